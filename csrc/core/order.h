@@ -1,0 +1,34 @@
+// The total order of tokens: logit descending, then id ascending. Every filter keeps a prefix of it.
+#pragma once
+#include <cstdint>
+
+#include "core/numerics.h"
+
+namespace warpdraw {
+
+// An integer that grows with x; -0 and +0 are one value.
+WD_HD inline std::uint32_t ordered(float x) {
+  const std::uint32_t u = bits_of(x + 0.0f);
+  return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+WD_HD inline float unordered(std::uint32_t u) { return float_of(u & 0x80000000u ? u & 0x7fffffffu : ~u); }
+
+// A token's rank as one integer: the larger comes first.
+WD_HD inline std::uint64_t rank_key(float x, std::uint32_t id) { return std::uint64_t(ordered(x)) << 32 | std::uint32_t(~id); }
+WD_HD inline float key_logit(std::uint64_t key) { return unordered(std::uint32_t(key >> 32)); }
+WD_HD inline std::uint32_t key_id(std::uint64_t key) { return ~std::uint32_t(key); }
+
+// The last token of a kept prefix.
+struct Boundary {
+  float x;
+  std::uint32_t id;
+
+  WD_HD bool keeps(float logit, std::uint32_t token) const { return logit > x || (logit == x && token <= id); }
+};
+
+// Keeps every candidate: all logits but -inf and NaN.
+WD_HD inline Boundary keep_all() { return {-kLargest, 0xffffffffu}; }
+WD_HD inline Boundary boundary_of(std::uint64_t key) { return {key_logit(key), key_id(key)}; }
+WD_HD inline Boundary stricter(Boundary a, Boundary b) { return a.x > b.x || (a.x == b.x && a.id < b.id) ? a : b; }
+
+}  // namespace warpdraw

@@ -1,0 +1,89 @@
+// What a kernel sees of a torch.Tensor: a pointer, a shape and strides; and of a per-row parameter: a value for each row.
+// Neither torch nor Python is included here, so every kernel file compiles alone.
+#pragma once
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+namespace warpdraw {
+
+struct f16 {
+  std::uint16_t bits;
+};
+struct bf16 {
+  std::uint16_t bits;
+};
+enum class DType { f32, f16, bf16, i32, i64, boolean };
+enum class Device { cpu, cuda };
+using Queue = void*;  // a cudaStream_t, or null on the CPU
+
+template <typename T> inline constexpr DType dtype_of = [] {
+  static_assert(sizeof(T) == 0, "not an element type");
+  return DType::f32;
+}();
+template <> inline constexpr DType dtype_of<float> = DType::f32;
+template <> inline constexpr DType dtype_of<f16> = DType::f16;
+template <> inline constexpr DType dtype_of<bf16> = DType::bf16;
+template <> inline constexpr DType dtype_of<std::int32_t> = DType::i32;
+template <> inline constexpr DType dtype_of<std::int64_t> = DType::i64;
+template <> inline constexpr DType dtype_of<bool> = DType::boolean;
+
+// A borrowed tensor whose element type is known only at run time. An optional tensor that was not given has no data type: it is
+// absent.
+struct Tensor {
+  bool present = false;
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  Device device = Device::cpu;
+  int device_index = 0;
+  int ndim = 0;
+  const std::int64_t* shape = nullptr;
+  const std::int64_t* stride = nullptr;  // in elements
+};
+
+// The same tensor once its element type and rank are fixed. The last axis is dense where a kernel walks along it.
+template <typename T, int N> struct View {
+  T* data = nullptr;
+  std::int64_t shape[N] = {}, stride[N] = {};
+
+  View() = default;
+  explicit View(const Tensor& t) : data(static_cast<T*>(t.data)) {
+    if (!t.present) return;
+    if (t.dtype != dtype_of<std::remove_const_t<T>>) throw std::invalid_argument("unexpected dtype");
+    if (t.ndim != N) throw std::invalid_argument("expected rank " + std::to_string(N));
+    for (int i = 0; i < N; ++i) shape[i] = t.shape[i], stride[i] = t.stride[i];
+  }
+  explicit operator bool() const { return data != nullptr; }
+  template <typename... I> T* row(I... index) const {
+    std::int64_t offset = 0;
+    int axis = 0;
+    ((offset += index * stride[axis++]), ...);
+    return data + offset;
+  }
+  T& operator()(std::int64_t i) const { return data[i * stride[0]]; }
+};
+
+// A parameter with one value for every row, or a tensor [B] of them.
+template <typename T> struct PerRow {
+  View<const T, 1> tensor;
+  T value{};
+
+  T operator[](std::int64_t row) const { return tensor ? tensor(row) : value; }
+};
+
+// Calls f.operator()<T>() with the floating type named by dtype.
+template <typename F> decltype(auto) with_float(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::f32:
+      return f.template operator()<float>();
+    case DType::f16:
+      return f.template operator()<f16>();
+    case DType::bf16:
+      return f.template operator()<bf16>();
+    default:
+      throw std::invalid_argument("expected float32, float16 or bfloat16");
+  }
+}
+
+}  // namespace warpdraw

@@ -1,0 +1,145 @@
+"""Which implementations exist, why some cannot run, which one a tensor's device picks, and how often each ran."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from . import _C
+
+INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of the ops.
+
+    ``available`` says whether it can run here, ``reason`` why not, or what it is.
+    """
+
+    name: str
+    available: bool
+    reason: str
+    device: str = "cpu"
+    module: ModuleType | None = field(default=None, repr=False)
+    calls: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
+
+    def function(self, name: str) -> Callable[..., None]:
+        made: Callable[..., None] = getattr(self.module, name)
+        return made
+
+    def count(self, name: str) -> None:
+        self.calls[name] += 1
+
+    def launches(self) -> dict[str, int]:
+        native: dict[str, Any] = getattr(self.module, "launches", {})
+        return {**self.calls, **{name: read() for name, read in native.items()}}
+
+
+def _native() -> list[Backend]:
+    found = []
+    for name in (*INSTRUCTION_SETS, "scalar"):
+        module = getattr(_C, name, None)
+        runs = module is not None and getattr(_C, f"runs_{name}", True)
+        if module is None:
+            reason = "not built for this processor family"
+        elif not runs:
+            reason = f"this processor has no {name.upper()}"
+        elif name == "scalar":
+            reason = "the oracle that the others must equal: slow, one token at a time"
+        else:
+            reason = f"the CPU kernels compiled for {name}"
+        found.append(Backend(name, runs, reason, module=module))
+    return found
+
+
+def _cpu(native: list[Backend]) -> Backend:
+    runnable = {backend.name: backend for backend in native if backend.available}
+    wanted = os.environ.get("WARPDRAW_ISA")
+    if wanted is not None and wanted not in runnable:
+        raise ImportError(f"WARPDRAW_ISA: expected one of {', '.join(runnable)} on this machine, got {wanted!r}")
+    chosen = runnable[wanted or next(name for name in INSTRUCTION_SETS if name in runnable)]
+    why = "as WARPDRAW_ISA says" if wanted else "the best that this processor runs"
+    return Backend("cpu", True, f"{chosen.name}, {why}", module=chosen.module)
+
+
+def _registry() -> dict[str, Backend]:
+    native = _native()
+    all_backends = [
+        _cpu(native),
+        *native,
+        Backend("cuda", False, "this version has no CUDA kernels yet", device="cuda"),
+        Backend("triton", False, "this version has no Triton kernels yet", device="cuda"),
+        Backend("reference", True, "eager PyTorch in float64, on any device", device="any"),
+    ]
+    return {backend.name: backend for backend in all_backends}
+
+
+_BACKENDS = _registry()
+_forced: list[Backend] = []
+
+
+def backends() -> list[Backend]:
+    """List every backend: name, whether it is available here, and the reason if it is not.
+
+    >>> import warpdraw
+    >>> [backend.name for backend in warpdraw.backends() if backend.name in ("cpu", "reference")]
+    ['cpu', 'reference']
+    """
+    return list(_BACKENDS.values())
+
+
+def launches() -> dict[str, int]:
+    """Count the calls of each op on each backend since the process started, as ``{"avx512.sample": 3}``.
+
+    >>> import torch, warpdraw
+    >>> before = warpdraw.launches()["scalar.softmax"]
+    >>> with warpdraw.use("scalar"):
+    ...     _ = warpdraw.softmax(torch.zeros(1, 4))
+    >>> warpdraw.launches()["scalar.softmax"] - before
+    1
+    """
+    counted = [backend for backend in _BACKENDS.values() if backend.name != "cpu"]  # cpu is one of the others
+    return {f"{backend.name}.{name}": n for backend in counted for name, n in backend.launches().items()}
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[None]:
+    """Run every op inside the block on the named backend, and raise if it cannot run; nothing falls back.
+
+    >>> import torch, warpdraw
+    >>> with warpdraw.use("reference"):
+    ...     warpdraw.softmax(torch.zeros(1, 4))
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
+    """
+    backend = _BACKENDS.get(name)
+    if backend is None:
+        raise ValueError(f"backend: expected one of {', '.join(_BACKENDS)}, got {name!r}")
+    if not backend.available:
+        raise RuntimeError(f"backend {name}: {backend.reason}")
+    _forced.append(backend)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def backend_for(device: torch.device) -> Backend:
+    """The backend that runs tensors of a device: the forced one, else the first available for it."""
+    if _forced:
+        backend = _forced[-1]
+        if backend.device not in ("any", device.type):
+            raise RuntimeError(f"backend {backend.name}: expected tensors on {backend.device}, got {device}")
+        return backend
+    for backend in _BACKENDS.values():
+        if backend.device == device.type and backend.available:
+            return backend
+    reasons = "; ".join(f"{b.name}: {b.reason}" for b in _BACKENDS.values() if b.device == device.type)
+    raise RuntimeError(f"no backend runs tensors on {device}" + (f" ({reasons})" if reasons else ""))

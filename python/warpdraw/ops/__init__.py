@@ -1,0 +1,9 @@
+"""The public ops: one file each, with its contract, its documentation and its eager reference in float64."""
+
+from .filter_logits import filter_logits
+from .filter_probs import filter_probs
+from .log_softmax import log_softmax
+from .sample import sample
+from .softmax import softmax
+
+__all__ = ["filter_logits", "filter_probs", "log_softmax", "sample", "softmax"]
