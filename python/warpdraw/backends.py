@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import _C
+
+if TYPE_CHECKING:
+    from .op import Op
 
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
 
@@ -31,12 +34,13 @@ class Backend:
     module: ModuleType | None = field(default=None, repr=False)
     calls: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
 
-    def function(self, name: str) -> Callable[..., None]:
-        made: Callable[..., None] = getattr(self.module, name)
-        return made
-
-    def count(self, name: str) -> None:
-        self.calls[name] += 1
+    def run(self, op: Op, bound: tuple[Any, ...]) -> None:
+        """Run an op on its bound arguments: inputs, then outputs."""
+        if self.module is None:
+            self.calls[op.name] += 1
+            op.run_reference(bound)
+        else:
+            getattr(self.module, op.name)(*bound)
 
     def launches(self) -> dict[str, int]:
         native: dict[str, Any] = getattr(self.module, "launches", {})

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backends import Backend, backend_for
-from .contract import ChoiceSpec, Contract, Sizes, TensorSpec
+from . import _C
+from .backends import backend_for
+from .contract import ChoiceSpec, Contract, TensorSpec
 
 OPS: dict[str, Op] = {}
 LIBRARY: Any = torch.library.Library("warpdraw", "DEF")  # type: ignore[no-untyped-call]
@@ -29,184 +30,138 @@ class Op:
         self.__name__ = self.name = reference.__name__
         self.__doc__ = f"{inspect.getdoc(reference)}\n\nContract: {self.contract.text}"
         self.__module__ = reference.__module__
-        self._inputs = self.contract.inputs
-        self._outputs = self.contract.outputs
-        self._input_index = {spec.name: i for i, spec in enumerate(self._inputs)}
-        self._positional = sum(isinstance(spec, TensorSpec) for spec in self._inputs)
-        self._defaults = [spec.default for spec in self._inputs]
-        self._requested = {spec.name: not spec.optional for spec in self._outputs}
-        fields = [spec.name for spec in self._outputs]
-        self._result: Any = namedtuple(self.name.title().replace("_", "") + "Result", fields)
-        self.__signature__ = self._signature()
-        self._node = self._register_node()
+        self.__signature__ = _signature(self.contract)
+        self._bind = _C.Signature(self.name, self.contract.inputs, self.contract.outputs).bind
+        self._count = len(self.contract.inputs)
+        fields = [spec.name for spec in self.contract.outputs]
+        self._pack: Callable[..., Any] = lambda output: output
+        if len(fields) > 1:
+            self._pack = namedtuple(self.name.title().replace("_", "") + "Result", fields)  # type: ignore[misc]
+        self._node = _Node(self)
 
     def __repr__(self) -> str:
         return f"<op {self.name}: {self.contract.text}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        values, requested = self._bind(args, kwargs)
         if torch.compiler.is_compiling():
-            return self._call_node(values, requested)
+            return self._pack(*self._node.call(args, kwargs))
         # Eager calls skip the dispatcher, which costs more than these kernels do.
-        backend, values, outputs = self._prepare(values, requested)
-        self._run(backend, values, outputs)
-        return outputs[0] if len(outputs) == 1 else self._result(*outputs)
+        return self._pack(*self.run(*args, **kwargs))
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        if len(args) > self._positional:
-            raise TypeError(f"{self.name}: expected at most {self._positional} positional arguments, got {len(args)}")
-        values: list[Any] = [*args, *self._defaults[len(args) :]]
-        requested: dict[str, Any] = self._requested
-        for name, value in kwargs.items():
-            index = self._input_index.get(name)
-            if index is not None:
-                if index < len(args):
-                    raise TypeError(f"{self.name}: got {name} twice")
-                values[index] = value
-            elif name in self._requested:
-                requested = {**requested, name: value}
-            else:
-                allowed = ", ".join([*self._input_index, *self._requested])
-                raise TypeError(f"{self.name}: unexpected argument {name!r}; expected one of {allowed}")
-        return values, requested
-
-    def _check_inputs(self, values: list[Any]) -> tuple[Sizes, torch.device]:
-        first = values[0]
-        if not isinstance(first, Tensor):
-            raise TypeError(f"{self._inputs[0].name}: expected a tensor, got {type(first).__name__}")
-        sizes: Sizes = {}
-        device = first.device
-        for i, (spec, value) in enumerate(zip(self._inputs, values, strict=True)):
-            if isinstance(spec, ChoiceSpec):
-                spec.check(value)
-            elif isinstance(value, Tensor):
-                spec.check(value, sizes, device)
-            elif spec.default is not None:
-                values[i] = spec.check_number(value)
-            elif not (spec.optional and value is None):
-                raise TypeError(f"{spec.name}: expected a tensor, got {type(value).__name__}")
-        return sizes, device
-
-    def _make_outputs(
-        self, values: list[Any], requested: dict[str, Any], sizes: Sizes, device: torch.device
-    ) -> list[Tensor | None]:
-        outputs: list[Tensor | None] = []
-        for spec in self._outputs:
-            value = requested[spec.name]
-            if value is True:
-                value = spec.empty(sizes, device, self._by_name(values) if spec.same_dtype_as else {})
-            elif isinstance(value, Tensor):
-                spec.check(value, sizes, device)
-                if spec.same_dtype_as and value.dtype != (wanted := self._by_name(values)[spec.same_dtype_as].dtype):
-                    raise TypeError(
-                        f"{spec.name}: expected the dtype of {spec.same_dtype_as}, {wanted}, got {value.dtype}"
-                    )
-            elif not (spec.optional and (value is False or value is None)):
-                allowed = "True, False or a tensor" if spec.optional else "True or a tensor"
-                raise TypeError(f"{spec.name}: expected {allowed}, got {value!r}")
-            else:
-                value = None
-            outputs.append(value)
+    def run(self, *args: Any, **kwargs: Any) -> tuple[Tensor | None, ...]:
+        """Check the arguments, make the outputs and run the backend that their device picks, or the forced one."""
+        bound = self._bind(*args, **kwargs)
+        backend = backend_for(bound[0].device)
+        backend.run(self, bound)
+        outputs: tuple[Tensor | None, ...] = bound[self._count :]
         return outputs
 
-    def _by_name(self, values: list[Any]) -> dict[str, Any]:
-        return {spec.name: value for spec, value in zip(self._inputs, values, strict=True)}
-
-    def _prepare(self, values: list[Any], requested: dict[str, Any]) -> tuple[Backend, list[Any], list[Tensor | None]]:
-        sizes, device = self._check_inputs(values)
-        backend = backend_for(device)
-        return backend, values, self._make_outputs(values, requested, sizes, device)
-
-    def _run(self, backend: Backend, values: list[Any], outputs: list[Tensor | None]) -> None:
-        if backend.name == "reference":
-            backend.count(self.name)
-            results = self.reference(*values)
-            for output, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
-                if output is not None:
-                    output.copy_(result)
-            return
-        native = [
-            spec.choices.index(value) if isinstance(spec, ChoiceSpec) else value
-            for spec, value in zip(self._inputs, values, strict=True)
+    def run_reference(self, bound: tuple[Any, ...]) -> None:
+        inputs = [
+            spec.choices[value] if isinstance(spec, ChoiceSpec) else value
+            for spec, value in zip(self.contract.inputs, bound, strict=False)
         ]
-        backend.function(self.name)(*native, *outputs)
+        results = self.reference(*inputs)
+        results = results if isinstance(results, tuple) else (results,)
+        for output, result in zip(bound[self._count :], results, strict=True):
+            if output is not None:
+                output.copy_(result)
 
-    # torch.compile sees one opaque node: tensors for all parameters, and an empty tensor for an output not asked for.
 
-    def _register_node(self) -> Callable[..., Any]:
-        takes = []
-        for spec in self._inputs:
-            if isinstance(spec, ChoiceSpec):
-                takes.append(f"str {spec.name}")
-            else:
-                takes.append(f"Tensor{'?' if spec.optional else ''} {spec.name}")
-        takes += [f"bool {spec.name}" for spec in self._outputs if spec.optional]
-        gives = ["Tensor"] * len(self._outputs)
-        LIBRARY.define(
-            f"{self.name}({', '.join(takes)}) -> {gives[0] if len(gives) == 1 else '(' + ', '.join(gives) + ')'}"
-        )
-        LIBRARY.impl(self.name, self._node_run, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"warpdraw::{self.name}", self._node_fake, lib=LIBRARY)
-        node: Callable[..., Any] = getattr(torch.ops.warpdraw, self.name).default
-        return node
+class _Node:
+    """The op as one opaque torch.library node: tensors for all parameters, empty tensors for outputs not asked for."""
 
-    def _node_request(self, arguments: tuple[Any, ...]) -> tuple[list[Any], dict[str, Any]]:
-        values = list(arguments[: len(self._inputs)])
-        flags = iter(arguments[len(self._inputs) :])
-        return values, {spec.name: next(flags) if spec.optional else True for spec in self._outputs}
+    def __init__(self, op: Op):
+        self.op = op
+        self.inputs, self.outputs = op.contract.inputs, op.contract.outputs
+        takes = [_schema_of(spec) for spec in self.inputs]
+        takes += [f"bool {spec.name}" for spec in self.outputs if spec.optional]
+        gives = ", ".join("Tensor" for _ in self.outputs)
+        LIBRARY.define(f"{op.name}({', '.join(takes)}) -> {gives if len(self.outputs) == 1 else f'({gives})'}")
+        LIBRARY.impl(op.name, self.run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"warpdraw::{op.name}", self.fake, lib=LIBRARY)
+        self.function = getattr(torch.ops.warpdraw, op.name).default
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor | None]:
+        """Call the node from code that is being compiled."""
+        given = inspect.signature(self.op).bind(*args, **kwargs)
+        given.apply_defaults()
+        sizes = self._sizes(given.arguments.values())
+        device = next(value.device for value in given.arguments.values() if isinstance(value, Tensor))
+        inputs = []
+        for spec in self.inputs:
+            value = given.arguments[spec.name]
+            if isinstance(spec, TensorSpec) and isinstance(value, (int, float)):
+                value = torch.full([sizes[letter] for letter in spec.sizes], value, dtype=spec.dtypes[0], device=device)
+            inputs.append(value)
+        requests = [given.arguments[spec.name] for spec in self.outputs]
+        wanted = [isinstance(request, Tensor) or bool(request) for request in requests]
+        flags = [want for spec, want in zip(self.outputs, wanted, strict=True) if spec.optional]
+        results = self.function(*inputs, *flags)
+        outputs: list[Tensor | None] = []
+        for request, want, result in zip(requests, wanted, results if len(wanted) > 1 else [results], strict=True):
+            outputs.append(request.copy_(result) if isinstance(request, Tensor) else result if want else None)
+        return outputs
+
+    def run(self, *arguments: Any) -> Any:
+        inputs = arguments[: len(self.inputs)]
+        named = {spec.name: value for spec, value in zip(self.inputs, inputs, strict=True)}
+        return self._results(self.op.run(**named, **self._requests(arguments)), inputs[0].device)
+
+    def fake(self, *arguments: Any) -> Any:
+        inputs = arguments[: len(self.inputs)]
+        sizes = self._sizes(inputs)
+        dtypes = {spec.name: value.dtype for spec, value in zip(self.inputs, inputs, strict=True) if _is_tensor(value)}
+        outputs = [
+            torch.empty(
+                [sizes[letter] for letter in spec.sizes],
+                dtype=dtypes[spec.same_dtype_as] if spec.same_dtype_as else spec.dtypes[0],
+                device=inputs[0].device,
+            )
+            if wanted
+            else None
+            for spec, wanted in zip(self.outputs, self._requests(arguments).values(), strict=True)
+        ]
+        return self._results(outputs, inputs[0].device)
+
+    def _requests(self, arguments: tuple[Any, ...]) -> dict[str, bool]:
+        flags = iter(arguments[len(self.inputs) :])
+        return {spec.name: next(flags) if spec.optional else True for spec in self.outputs}
+
+    def _sizes(self, inputs: Any) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        for spec, value in zip(self.inputs, inputs, strict=False):
+            if isinstance(spec, TensorSpec) and _is_tensor(value):
+                for letter, size in zip(spec.sizes, value.shape, strict=True):
+                    sizes.setdefault(letter, size)
+        return sizes
 
     @staticmethod
-    def _node_results(outputs: list[Tensor | None], device: torch.device) -> Any:
+    def _results(outputs: Any, device: torch.device) -> Any:
         results = [torch.empty(0, device=device) if output is None else output for output in outputs]
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _node_run(self, *arguments: Any) -> Any:
-        values, requested = self._node_request(arguments)
-        backend, values, outputs = self._prepare(values, requested)
-        self._run(backend, values, outputs)
-        return self._node_results(outputs, values[0].device)
 
-    def _node_fake(self, *arguments: Any) -> Any:
-        values, requested = self._node_request(arguments)
-        sizes: Sizes = {}
-        for spec, value in zip(self._inputs, values, strict=True):
-            if isinstance(spec, TensorSpec) and value is not None:
-                sizes |= {
-                    letter: size for letter, size in zip(spec.sizes, value.shape, strict=True) if letter not in sizes
-                }
-        device = values[0].device
-        return self._node_results(self._make_outputs(values, requested, sizes, device), device)
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
-    def _call_node(self, values: list[Any], requested: dict[str, Any]) -> Any:
-        sizes, device = self._check_inputs(values)
-        tensors = [
-            torch.full([sizes[letter] for letter in spec.sizes], value, dtype=spec.dtypes[0], device=device)
-            if isinstance(spec, TensorSpec) and isinstance(value, (int, float))
-            else value
-            for spec, value in zip(self._inputs, values, strict=True)
-        ]
-        wanted = [requested[spec.name] is not None and requested[spec.name] is not False for spec in self._outputs]
-        flags = [want for spec, want in zip(self._outputs, wanted, strict=True) if spec.optional]
-        results = self._node(*tensors, *flags)
-        outputs = [result if want else None
-                   for result, want in zip(results if len(wanted) > 1 else (results,), wanted, strict=True)]  # fmt: skip
-        for i, spec in enumerate(self._outputs):
-            if isinstance(given := requested[spec.name], Tensor) and (made := outputs[i]) is not None:
-                outputs[i] = given.copy_(made)
-        return outputs[0] if len(outputs) == 1 else self._result(*outputs)
 
-    def _signature(self) -> inspect.Signature:
-        parameter, empty = inspect.Parameter, inspect.Parameter.empty
-        inputs = [
-            parameter(
-                spec.name,
-                parameter.KEYWORD_ONLY if isinstance(spec, ChoiceSpec) else parameter.POSITIONAL_OR_KEYWORD,
-                default=empty if spec.default is None and not getattr(spec, "optional", False) else spec.default,
-            )
-            for spec in self._inputs
-        ]
-        outputs = [parameter(spec.name, parameter.KEYWORD_ONLY, default=not spec.optional) for spec in self._outputs]
-        return inspect.Signature([*inputs, *outputs])
+def _schema_of(spec: TensorSpec | ChoiceSpec) -> str:
+    if isinstance(spec, ChoiceSpec):
+        return f"str {spec.name}"
+    return f"Tensor{'?' if spec.optional else ''} {spec.name}"
+
+
+def _signature(contract: Contract) -> inspect.Signature:
+    """What help() shows: inputs in order, then choices and outputs by keyword."""
+    parameter = inspect.Parameter
+    parameters = []
+    for spec in contract.inputs:
+        kind = parameter.KEYWORD_ONLY if isinstance(spec, ChoiceSpec) else parameter.POSITIONAL_OR_KEYWORD
+        required = isinstance(spec, TensorSpec) and spec.default is None and not spec.optional
+        parameters.append(parameter(spec.name, kind, default=parameter.empty if required else spec.default))
+    parameters += [parameter(spec.name, parameter.KEYWORD_ONLY, default=not spec.optional) for spec in contract.outputs]
+    return inspect.Signature(parameters)
 
 
 def op(contract: str) -> Callable[[Callable[..., Any]], Op]:

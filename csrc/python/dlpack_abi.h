@@ -1,4 +1,4 @@
-// The part of DLPack's C exchange ABI (version 1.x) that reading a tensor needs.
+// The part of DLPack's C exchange ABI (version 1.x) that reading and making a tensor needs.
 // Layout: https://dmlc.github.io/dlpack/latest/c_api.html
 #pragma once
 #include <cstdint>
@@ -26,12 +26,19 @@ struct Tensor {
 };
 static_assert(sizeof(Tensor) == 48);
 
-// The capsule type(tensor).__dlpack_c_exchange_api__ points at one of these for the process lifetime.
+// A tensor that owns its memory; only passed along here.
+struct Managed;
+
+// The capsule type(tensor).__dlpack_c_exchange_api__ points at one of these for the process lifetime. Functions return 0 or set
+// an error.
 struct Exchange {
   std::uint32_t major, minor;
   void* previous;
-  void *allocate, *export_managed, *import_managed;  // unused here
-  int (*borrow)(void* py_object, Tensor* out);       // valid until control returns to Python
+  int (*allocate)(Tensor* prototype, Managed** out, void* context,
+                  void (*fail)(void* context, const char* kind, const char* text));
+  int (*to_managed)(void* py_object, Managed** out);
+  int (*to_object)(Managed* tensor, void** py_object);  // takes the tensor over
+  int (*borrow)(void* py_object, Tensor* out);          // valid until control returns to Python
   int (*current_stream)(std::int32_t device_type, std::int32_t device_id, void** out);
 };
 

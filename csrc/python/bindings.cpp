@@ -10,83 +10,10 @@
 #include "core/filter.h"
 #include "core/float_environment.h"
 #include "core/philox.h"
-#include "dlpack_abi.h"
 #include "ops.h"
+#include "python/signature.h"
 
-namespace py = pybind11;
 using namespace warpdraw;
-
-namespace {
-
-// The exchange table of a tensor type, or null if it has none of a version we can read. Remembers the last type seen.
-const dlpack::Exchange* exchange_of(PyTypeObject* type) {
-  static std::pair<PyTypeObject*, const dlpack::Exchange*> last{};
-  if (last.first != type) {
-    const py::object capsule = py::getattr(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__", py::none());
-    if (!PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return nullptr;
-    const auto* api = static_cast<const dlpack::Exchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-    if (api->major != dlpack::kMajor) throw py::type_error("the tensor's DLPack exchange table has an unknown version");
-    last = {type, api};
-  }
-  return last.second;
-}
-
-DType dtype_from(dlpack::DataType t) {
-  if (t.lanes == 1) {
-    if (t.code == dlpack::kFloat && t.bits == 32) return DType::f32;
-    if (t.code == dlpack::kFloat && t.bits == 16) return DType::f16;
-    if (t.code == dlpack::kBfloat && t.bits == 16) return DType::bf16;
-    if (t.code == dlpack::kInt && t.bits == 32) return DType::i32;
-    if (t.code == dlpack::kInt && t.bits == 64) return DType::i64;
-    if (t.code == dlpack::kBool && t.bits == 8) return DType::boolean;
-  }
-  throw py::type_error("unsupported dtype");
-}
-
-}  // namespace
-
-namespace pybind11::detail {
-
-// None is an absent tensor.
-template <> struct type_caster<Tensor> {
-  PYBIND11_TYPE_CASTER(Tensor, const_name("torch.Tensor"));
-  bool load(handle source, bool) {
-    if (source.is_none()) return true;
-    const auto* api = exchange_of(Py_TYPE(source.ptr()));
-    if (!api) return false;
-    dlpack::Tensor t;
-    if (api->borrow(source.ptr(), &t)) throw error_already_set();
-    if (t.device.type != dlpack::kCpu && t.device.type != dlpack::kCuda) throw type_error("unsupported device");
-    value = {.present = true,
-             .data = static_cast<char*>(t.data) + t.byte_offset,
-             .dtype = dtype_from(t.dtype),
-             .device = t.device.type == dlpack::kCpu ? Device::cpu : Device::cuda,
-             .device_index = t.device.id,
-             .ndim = t.ndim,
-             .shape = t.shape,
-             .stride = t.strides};
-    return true;
-  }
-};
-
-// A Python number, or a tensor with a value for each row.
-template <typename T> struct type_caster<PerRow<T>> {
-  PYBIND11_TYPE_CASTER(PerRow<T>, const_name("number | torch.Tensor"));
-  bool load(handle source, bool convert) {
-    make_caster<T> number;
-    if (PyFloat_Check(source.ptr()) || PyLong_Check(source.ptr())) {
-      if (!number.load(source, convert)) return false;
-      value.value = cast_op<T>(number);
-      return true;
-    }
-    make_caster<Tensor> tensor;
-    if (source.is_none() || !tensor.load(source, convert)) return false;
-    value.tensor = View<const T, 1>(cast_op<Tensor&>(tensor));
-    return true;
-  }
-};
-
-}  // namespace pybind11::detail
 
 namespace {
 
@@ -139,6 +66,7 @@ void add_numerics(py::module_ module) {
   BIND(backend, numerics)
 
 PYBIND11_MODULE(_C, m) {
+  py::class_<Signature>(m, "Signature").def(py::init<std::string, py::sequence, py::sequence>()).def("bind", &Signature::bind);
   BACKEND(scalar);
   BACKEND(portable);
 #ifdef WARPDRAW_HAS_avx2
