@@ -18,6 +18,8 @@ WD_HD inline std::uint64_t rank_key(float x, std::uint32_t id) { return std::uin
 WD_HD inline float key_logit(std::uint64_t key) { return unordered(std::uint32_t(key >> 32)); }
 WD_HD inline std::uint32_t key_id(std::uint64_t key) { return ~std::uint32_t(key); }
 
+inline constexpr std::uint32_t kLastId = 0xffffffff;  // a boundary with it keeps all tokens of its logit
+
 // The last token of a kept prefix.
 struct Boundary {
   float x;
@@ -27,7 +29,7 @@ struct Boundary {
 };
 
 // Keeps every candidate: all logits but -inf and NaN.
-WD_HD inline Boundary keep_all() { return {-kLargest, 0xffffffffu}; }
+WD_HD inline Boundary keep_all() { return {-kLargest, kLastId}; }
 WD_HD inline Boundary boundary_of(std::uint64_t key) { return {key_logit(key), key_id(key)}; }
 WD_HD inline Boundary stricter(Boundary a, Boundary b) { return a.x > b.x || (a.x == b.x && a.id < b.id) ? a : b; }
 

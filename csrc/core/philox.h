@@ -14,11 +14,11 @@ inline constexpr std::uint32_t kPhiloxMultiplier0 = 0xD2511F53, kPhiloxMultiplie
 inline constexpr std::uint32_t kPhiloxKeyStep0 = 0x9E3779B9, kPhiloxKeyStep1 = 0xBB67AE85;
 inline constexpr int kPhiloxRounds = 10;
 
-struct Words {
+struct Block {
   std::uint32_t word[4];
 };
 
-WD_HD inline Words philox(Words counter, std::uint32_t key0, std::uint32_t key1) {
+WD_HD inline Block philox(Block counter, std::uint32_t key0, std::uint32_t key1) {
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const std::uint64_t a = std::uint64_t(kPhiloxMultiplier0) * counter.word[0];
     const std::uint64_t b = std::uint64_t(kPhiloxMultiplier1) * counter.word[2];
@@ -34,7 +34,7 @@ WD_HD inline Words philox(Words counter, std::uint32_t key0, std::uint32_t key1)
 struct Noise {
   std::uint64_t seed, position;
 
-  WD_HD Words block(Stream stream, std::uint32_t block) const {
+  WD_HD Block block(Stream stream, std::uint32_t block) const {
     return philox({{block, std::uint32_t(position), std::uint32_t(position >> 32), std::uint32_t(stream)}}, std::uint32_t(seed),
                   std::uint32_t(seed >> 32));
   }

@@ -43,7 +43,7 @@ std::uint32_t race(const Row<T>& row, float scale, Boundary boundary, const Nois
   }
   Floats certain = floats(0.0f);  // the largest key that some tile is known to reach
   for (std::size_t i = 0; i < count; i += kLanes) {
-    Words16 tile;
+    Words tile;
     memcpy(&tile, &space.tile[i], sizeof tile);
     const Floats maximum = load(&space.maximum[i]);
     const Floats e = exponentials(noise_bits(noise, Stream::tile, tile));

@@ -8,7 +8,7 @@
 
 namespace warpdraw::WARPDRAW_ISA {
 
-// Tokens whose logit reaches a threshold, as rank keys.
+// Tokens whose logit reaches a threshold, by id; and room to rank them.
 struct Candidates {
   std::vector<float> x;
   std::vector<std::uint32_t> id;
@@ -28,7 +28,13 @@ struct Candidates {
         count += std::size_t(__builtin_popcount(mask));
       }
     });
+    const Floats filler = floats(-HUGE_VALF);
+    memcpy(&x[count], &filler, sizeof filler);  // so that whole vectors can be read
+  }
+
+  std::uint64_t* rank() {
     for (std::size_t i = 0; i < count; ++i) key[i] = rank_key(x[i], id[i]);
+    return key.data();
   }
 };
 
@@ -64,18 +70,51 @@ inline Boundary nucleus(std::uint64_t* keys, std::size_t count, std::uint64_t ta
   return boundary_of(keys[count - 1]);
 }
 
-// The smallest logit whose weight is at least min_p: the weight never falls as the logit grows.
-inline float min_p_logit(float min_p, float x_max, float scale) {
-  if (min_p <= 0.0f) return -kLargest;
+// The same among many candidates, all of logit `lowest` or more: a histogram of their mass leaves a few to rank.
+inline Boundary nucleus(Candidates& candidates, float lowest, std::uint64_t target, float x_max, float scale) {
+  constexpr int kBins = 1024, kFew = 4 * kTile;
+  if (candidates.count <= kFew) return nucleus(candidates.rank(), candidates.count, target, x_max, scale);
+  const float width = x_max - lowest, per_unit = width > 0.0f ? (kBins - 1) / width : 0.0f;  // bins rise with x
+  const auto bins_of = [&](Floats x) { return __builtin_convertvector((x - lowest) * per_unit, Ints); };
+  std::uint64_t bins[kBins] = {};
+  for (std::size_t i = 0; i < candidates.count; i += kLanes) {
+    const Floats x = load(&candidates.x[i]), m = masses(weights((x - x_max) * scale));
+    const Ints bin = bins_of(x);
+    const std::size_t lanes = std::min<std::size_t>(kLanes, candidates.count - i);
+    for (std::size_t lane = 0; lane < lanes; ++lane) bins[bin[lane]] += std::uint64_t(m[lane]);
+  }
+  int crossing = kBins - 1;
+  while (crossing > 0 && bins[crossing] < target) target -= bins[crossing--];
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < candidates.count; i += kLanes) {
+    const Ints inside = bins_of(load(&candidates.x[i])) == crossing;
+    const std::size_t left = candidates.count - i;
+    Mask mask = bits(inside) & ((left >= kLanes ? 1u << kLanes : 1u << left) - 1);
+    for (; mask; mask &= mask - 1) {
+      const std::size_t at = i + std::size_t(__builtin_ctz(mask));
+      candidates.key[count++] = rank_key(candidates.x[at], candidates.id[at]);
+    }
+  }
+  return nucleus(candidates.key.data(), count, target, x_max, scale);
+}
+
+// The smallest logit up to x_max of which `enough` holds; it holds of x_max and goes on holding as the logit grows.
+template <typename Enough> float lowest_logit(float x_max, Enough enough) {
   std::uint32_t low = ordered(-kLargest), high = ordered(x_max);
   while (low < high) {
     const std::uint32_t middle = low + (high - low) / 2;
-    if (weight(exponent(unordered(middle), x_max, scale)) >= min_p)
+    if (enough(unordered(middle)))
       high = middle;
     else
       low = middle + 1;
   }
   return unordered(low);
+}
+
+// The smallest logit whose weight is at least min_p.
+inline float min_p_logit(float min_p, float x_max, float scale) {
+  if (min_p <= 0.0f) return -kLargest;
+  return lowest_logit(x_max, [&](float x) { return weight(exponent(x, x_max, scale)) >= min_p; });
 }
 
 // A logit that at least `wanted` of the counted values reach, and not many more; -kLargest if there are too few.
@@ -121,27 +160,26 @@ template <typename T> float top_k_pivot(const Row<T>& row, std::int64_t k) {
   });
 }
 
-// The first k of the tokens whose logit is at least `lowest`. Leaves them in front of the candidates.
+// The first k of the tokens whose logit is at least `lowest`. Leaves their keys in front of the candidates.
 template <typename T> Boundary top_k(const Row<T>& row, std::int64_t k, float lowest, Candidates& candidates) {
   const float threshold = std::max(top_k_pivot(row, std::min(k, row.vocab)), lowest);
   candidates.gather(row, threshold);
-  if (std::int64_t(candidates.count) <= k) return {threshold, 0xffffffffu};
-  std::uint64_t* keys = candidates.key.data();
+  std::uint64_t* keys = candidates.rank();
+  if (std::int64_t(candidates.count) <= k) return {threshold, kLastId};
   std::nth_element(keys, keys + (k - 1), keys + candidates.count, std::greater<>());
   candidates.count = std::size_t(k);
   return boundary_of(keys[k - 1]);
 }
 
-// The nucleus of the whole row: gathers from the top until the mass suffices.
-template <typename T> Boundary top_p(const Row<T>& row, float p, float scale, Candidates& candidates) {
-  const std::uint64_t target = nucleus_mass(p, mass_kept(row, scale, keep_all()));
-  for (std::int64_t wanted = 64;; wanted *= 8) {
-    const bool all = wanted >= row.vocab / 2;
-    candidates.gather(row, all ? -kLargest : top_k_pivot(row, wanted));
-    std::uint64_t* keys = candidates.key.data();
-    if (all || mass_of(keys, candidates.count, row.x_max, scale) >= target)
-      return nucleus(keys, candidates.count, target, row.x_max, scale);
-  }
+// The nucleus of the tokens whose logit is at least `seen`. Even if every token of mass (total - target) / V or less were
+// dropped, the rest would reach the target: those need no ranking.
+template <typename T> Boundary top_p(const Row<T>& row, float p, float scale, float seen, Candidates& candidates) {
+  const std::uint64_t total = mass_kept(row, scale, {seen, kLastId}), target = nucleus_mass(p, total);
+  const std::uint64_t light = (total - target) / std::uint64_t(row.vocab);
+  const float heavy = lowest_logit(row.x_max, [&](float x) { return mass(weight(exponent(x, row.x_max, scale))) > light; });
+  const float lowest = std::max(seen, heavy);
+  candidates.gather(row, lowest);
+  return nucleus(candidates, lowest, target, row.x_max, scale);
 }
 
 // The first token of the total order.
@@ -160,17 +198,19 @@ template <typename T> Boundary first_token(const Row<T>& row) {
 template <typename T> Boundary select(const Row<T>& row, const Filter& filter, Candidates& candidates) {
   if (filter.greedy()) return first_token(row);
   if (filter.keeps_all()) return keep_all();
-  const Boundary min_p{min_p_logit(filter.min_p, row.x_max, filter.filter_scale), 0xffffffffu};
-  const bool min_p_first = filter.order == Order::vllm;
-  const bool nucleus_of_all = filter.order == Order::flashinfer_joint || (!filter.k && !(min_p_first && filter.min_p > 0.0f));
-  Boundary result = min_p;
-  if (filter.p < 1.0f && nucleus_of_all) result = stricter(result, top_p(row, filter.p, filter.filter_scale, candidates));
-  if (filter.k) result = stricter(result, top_k(row, filter.k, min_p_first ? min_p.x : -kLargest, candidates));
-  if (filter.p < 1.0f && !nucleus_of_all) {
-    if (!filter.k) candidates.gather(row, min_p.x);
-    std::uint64_t* keys = candidates.key.data();
-    const std::uint64_t total = mass_of(keys, candidates.count, row.x_max, filter.filter_scale);
-    result = stricter(result, nucleus(keys, candidates.count, nucleus_mass(filter.p, total), row.x_max, filter.filter_scale));
+  const float min_p = min_p_logit(filter.min_p, row.x_max, filter.filter_scale);
+  const float seen = filter.order == Order::vllm ? min_p : -kLargest;  // the lowest logit that top-k and top-p see
+  Boundary result{min_p, kLastId};
+  if (filter.k) result = stricter(result, top_k(row, filter.k, seen, candidates));
+  if (filter.p < 1.0f) {
+    if (filter.k && filter.order != Order::flashinfer_joint) {  // the mass of what top-k left
+      std::uint64_t* keys = candidates.key.data();
+      const std::uint64_t total = mass_of(keys, candidates.count, row.x_max, filter.filter_scale);
+      const std::uint64_t target = nucleus_mass(filter.p, total);
+      result = stricter(result, nucleus(keys, candidates.count, target, row.x_max, filter.filter_scale));
+    } else {
+      result = stricter(result, top_p(row, filter.p, filter.filter_scale, seen, candidates));
+    }
   }
   return result;
 }

@@ -1,5 +1,5 @@
-// Sixteen lanes of fp32 or 32-bit integers, on any instruction set: one AVX-512 register, two AVX2 registers, or what the
-// compiler makes of it. Only the operations that compilers do not find by themselves are written with intrinsics.
+// Vectors of fp32 or 32-bit integers as wide as the instruction set's registers. Only the operations that compilers do not find
+// by themselves are written with intrinsics.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -15,17 +15,27 @@
 
 namespace warpdraw::WARPDRAW_ISA {
 
+#if defined(__AVX512F__)
 inline constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+inline constexpr int kLanes = 8;
+#else
+inline constexpr int kLanes = 4;
+#endif
 
-using Floats = float __attribute__((vector_size(64)));
-using Ints = std::int32_t __attribute__((vector_size(64)));
-using Words16 = std::uint32_t __attribute__((vector_size(64)));
+using Floats = float __attribute__((vector_size(kLanes * 4)));
+using Ints = std::int32_t __attribute__((vector_size(kLanes * 4)));
+using Words = std::uint32_t __attribute__((vector_size(kLanes * 4)));
 using Mask = std::uint32_t;  // one bit a lane
 
 template <typename V, typename T> WD_INLINE V splat(T value) { return V{} + value; }
 WD_INLINE Floats floats(float value) { return splat<Floats>(value); }
-WD_INLINE Words16 words(std::uint32_t value) { return splat<Words16>(value); }
-WD_INLINE Words16 lane_index() { return Words16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+WD_INLINE Words words(std::uint32_t value) { return splat<Words>(value); }
+WD_INLINE Words lane_index() {
+  Words v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = std::uint32_t(i);
+  return v;
+}
 
 template <typename To, typename From> WD_INLINE To reinterpret(From v) {
   To to;
@@ -39,10 +49,11 @@ template <typename To, typename From> WD_INLINE To reinterpret(From v) {
 WD_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 // The larger of the two; b where a is NaN.
 WD_INLINE Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+WD_INLINE Mask bits(Ints condition) { return _mm512_movepi32_mask(__m512i(condition)); }
 WD_INLINE Mask at_least(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 WD_INLINE Mask above(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 WD_INLINE Mask equal(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
-WD_INLINE Mask at_most(Words16 a, Words16 b) { return _mm512_cmple_epu32_mask(__m512i(a), __m512i(b)); }
+WD_INLINE Mask at_most(Words a, Words b) { return _mm512_cmple_epu32_mask(__m512i(a), __m512i(b)); }
 WD_INLINE Floats keep(Mask mask, Floats v) { return _mm512_maskz_mov_ps(__mmask16(mask), v); }
 WD_INLINE Floats choose(Mask mask, Floats yes, Floats no) { return _mm512_mask_mov_ps(no, __mmask16(mask), yes); }
 WD_INLINE Floats floor(Floats v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
@@ -50,16 +61,16 @@ WD_INLINE Floats floor(Floats v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_
 WD_INLINE Floats scale_by_exponent(Floats p, Floats t, Floats) {
   return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, floats(-126.0f), _CMP_GE_OQ), p, t);
 }
-WD_INLINE Words16 multiply_high(Words16 a, std::uint32_t b) {
+WD_INLINE Words multiply_high(Words a, std::uint32_t b) {
   const __m512i v = __m512i(a), m = _mm512_set1_epi32(int(b));
   const __m512i even = _mm512_mul_epu32(v, m), odd = _mm512_mul_epu32(_mm512_srli_epi64(v, 32), m);
-  return Words16(_mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xaaaa, odd));
+  return Words(_mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xaaaa, odd));
 }
-// Stores the chosen lanes next to each other; writes up to 16 elements.
+// Stores the chosen lanes next to each other; may write a whole vector.
 WD_INLINE void compress_store(float* to, Mask mask, Floats v) {
   _mm512_storeu_ps(to, _mm512_maskz_compress_ps(__mmask16(mask), v));
 }
-WD_INLINE void compress_store(std::uint32_t* to, Mask mask, Words16 v) {
+WD_INLINE void compress_store(std::uint32_t* to, Mask mask, Words v) {
   _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(__mmask16(mask), __m512i(v)));
 }
 WD_INLINE float largest(Floats v) { return _mm512_reduce_max_ps(v); }
@@ -93,29 +104,30 @@ WD_INLINE Floats choose(Ints condition, Floats yes, Floats no) {
 
 #if defined(__AVX2__)
 
-WD_INLINE __m256 low(Floats v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
-WD_INLINE __m256 high(Floats v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
-WD_INLINE Floats join(__m256 a, __m256 b) {
-  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-}
-WD_INLINE Floats fma(Floats a, Floats b, Floats c) {
-  return join(_mm256_fmadd_ps(low(a), low(b), low(c)), _mm256_fmadd_ps(high(a), high(b), high(c)));
-}
-WD_INLINE Floats max(Floats a, Floats b) { return join(_mm256_max_ps(low(a), low(b)), _mm256_max_ps(high(a), high(b))); }
-WD_INLINE Floats floor(Floats v) { return join(_mm256_floor_ps(low(v)), _mm256_floor_ps(high(v))); }
+WD_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+WD_INLINE Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+WD_INLINE Floats floor(Floats v) { return _mm256_floor_ps(v); }
 WD_INLINE float largest(Floats v) {
-  const __m256 eight = _mm256_max_ps(low(v), high(v));
-  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
-WD_INLINE Mask bits(Ints condition) {
-  const Floats v = reinterpret<Floats>(condition);
-  return Mask(_mm256_movemask_ps(low(v))) | Mask(_mm256_movemask_ps(high(v))) << 8;
+WD_INLINE Mask bits(Ints condition) { return Mask(_mm256_movemask_ps(reinterpret<Floats>(condition))); }
+WD_INLINE Floats load(const f16* from) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
+WD_INLINE Words multiply_high(Words a, std::uint32_t b) {
+  const __m256i v = __m256i(a), m = _mm256_set1_epi32(int(b));
+  const __m256i even = _mm256_mul_epu32(v, m), odd = _mm256_mul_epu32(_mm256_srli_epi64(v, 32), m);
+  return Words(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa));
 }
-WD_INLINE Floats load(const f16* from) {
-  return join(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))),
-              _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 8))));
+// Doubles hold the sum of a tile exactly: 64 masses of at most 2^40.
+WD_INLINE std::uint64_t mass_sum(const Floats* w, int count) {
+  __m256d sum = _mm256_setzero_pd();
+  for (int i = 0; i < count; ++i) {
+    const __m256 m = _mm256_floor_ps(w[i] * kMassScale);
+    sum = _mm256_add_pd(sum, _mm256_cvtps_pd(_mm256_castps256_ps128(m)));
+    sum = _mm256_add_pd(sum, _mm256_cvtps_pd(_mm256_extractf128_ps(m, 1)));
+  }
+  return std::uint64_t(sum[0] + sum[1] + sum[2] + sum[3]);
 }
 
 #else
@@ -146,18 +158,30 @@ WD_INLINE Floats load(const f16* from) {
   return v;
 }
 
+WD_INLINE Words multiply_high(Words a, std::uint32_t b) {
+  Words v;
+  for (int i = 0; i < kLanes; ++i) v[i] = std::uint32_t(std::uint64_t(a[i]) * b >> 32);
+  return v;
+}
+WD_INLINE std::uint64_t mass_sum(const Floats* w, int count) {
+  std::uint64_t sum = 0;
+  for (int i = 0; i < count; ++i)
+    for (int lane = 0; lane < kLanes; ++lane) sum += mass(w[i][lane]);
+  return sum;
+}
+
 #endif
 
 WD_INLINE Floats load(const bf16* from) {
-  using Shorts = std::uint16_t __attribute__((vector_size(32)));
+  using Shorts = std::uint16_t __attribute__((vector_size(kLanes * 2)));
   Shorts v;
   memcpy(&v, from, sizeof v);
-  return reinterpret<Floats>(__builtin_convertvector(v, Words16) << 16);
+  return reinterpret<Floats>(__builtin_convertvector(v, Words) << 16);
 }
 WD_INLINE Mask at_least(Floats a, Floats b) { return bits(a >= b); }
 WD_INLINE Mask above(Floats a, Floats b) { return bits(a > b); }
 WD_INLINE Mask equal(Floats a, Floats b) { return bits(a == b); }
-WD_INLINE Mask at_most(Words16 a, Words16 b) { return bits(reinterpret<Ints>(a <= b)); }
+WD_INLINE Mask at_most(Words a, Words b) { return bits(reinterpret<Ints>(a <= b)); }
 WD_INLINE Floats choose(Mask mask, Floats yes, Floats no) {
   return choose(-reinterpret<Ints>((words(mask) >> lane_index()) & 1), yes, no);
 }
@@ -167,21 +191,9 @@ WD_INLINE Floats scale_by_exponent(Floats p, Floats t, Floats floor_t) {
   const Ints n = __builtin_convertvector(choose(inside, floor_t, floats(0.0f)), Ints);
   return choose(inside, p * reinterpret<Floats>((n + 127) << 23), floats(0.0f));
 }
-WD_INLINE Words16 multiply_high(Words16 a, std::uint32_t b) {
-  Words16 v;
-  for (int i = 0; i < kLanes; ++i) v[i] = std::uint32_t(std::uint64_t(a[i]) * b >> 32);
-  return v;
-}
 template <typename T, typename V> WD_INLINE void compress_store(T* to, Mask mask, V v) {
   for (; mask; mask &= mask - 1) *to++ = v[__builtin_ctz(mask)];
 }
-WD_INLINE std::uint64_t mass_sum(const Floats* w, int count) {
-  std::uint64_t sum = 0;
-  for (int i = 0; i < count; ++i)
-    for (int lane = 0; lane < kLanes; ++lane) sum += mass(w[i][lane]);
-  return sum;
-}
-
 #endif
 
 // w = 2^t, as weight() of core/numerics.h.
@@ -196,11 +208,11 @@ WD_INLINE Floats weights(Floats t) {
 WD_INLINE Floats masses(Floats w) { return floor(w * kMassScale); }
 
 // As exponential() of core/numerics.h.
-WD_INLINE Floats exponentials(Words16 r) {
-  const Words16 v = reinterpret<Words16>(__builtin_convertvector(~r, Floats) + 0.5f);
+WD_INLINE Floats exponentials(Words r) {
+  const Words v = reinterpret<Words>(__builtin_convertvector(~r, Floats) + 0.5f);
   const Ints n = reinterpret<Ints>(v - 0x3f400000u) >> 23;
   const Ints near = reinterpret<Ints>(r < 0x40000000u);  // all ones where true
-  const Floats far_f = reinterpret<Floats>(v - (reinterpret<Words16>(n) << 23)) - 1.0f;
+  const Floats far_f = reinterpret<Floats>(v - (reinterpret<Words>(n) << 23)) - 1.0f;
   const Floats near_f = (__builtin_convertvector(r, Floats) + 0.5f) * -0x1p-32f;
   const Floats f = reinterpret<Floats>((near & reinterpret<Ints>(near_f)) | (~near & reinterpret<Ints>(far_f)));
   const Floats e = __builtin_convertvector(~near & (n - 32), Floats);
@@ -210,19 +222,19 @@ WD_INLINE Floats exponentials(Words16 r) {
 }
 
 // Noise::bits for sixteen indices.
-WD_INLINE Words16 noise_bits(const Noise& noise, Stream stream, Words16 index) {
-  Words16 c0 = index >> 2, c1 = words(std::uint32_t(noise.position)), c2 = words(std::uint32_t(noise.position >> 32)),
-          c3 = words(std::uint32_t(stream));
+WD_INLINE Words noise_bits(const Noise& noise, Stream stream, Words index) {
+  Words c0 = index >> 2, c1 = words(std::uint32_t(noise.position)), c2 = words(std::uint32_t(noise.position >> 32)),
+        c3 = words(std::uint32_t(stream));
   std::uint32_t key0 = std::uint32_t(noise.seed), key1 = std::uint32_t(noise.seed >> 32);
   for (int round = 0; round < kPhiloxRounds; ++round) {
-    const Words16 high0 = multiply_high(c0, kPhiloxMultiplier0), high2 = multiply_high(c2, kPhiloxMultiplier1);
-    const Words16 low0 = c0 * kPhiloxMultiplier0, low2 = c2 * kPhiloxMultiplier1;
+    const Words high0 = multiply_high(c0, kPhiloxMultiplier0), high2 = multiply_high(c2, kPhiloxMultiplier1);
+    const Words low0 = c0 * kPhiloxMultiplier0, low2 = c2 * kPhiloxMultiplier1;
     c0 = high2 ^ c1 ^ key0, c1 = low2, c2 = high0 ^ c3 ^ key1, c3 = low0;
     key0 += kPhiloxKeyStep0, key1 += kPhiloxKeyStep1;
   }
   const Ints word = reinterpret<Ints>(index & 3);
-  return (c0 & reinterpret<Words16>(word == 0)) | (c1 & reinterpret<Words16>(word == 1)) |
-         (c2 & reinterpret<Words16>(word == 2)) | (c3 & reinterpret<Words16>(word == 3));
+  return (c0 & reinterpret<Words>(word == 0)) | (c1 & reinterpret<Words>(word == 1)) | (c2 & reinterpret<Words>(word == 2)) |
+         (c3 & reinterpret<Words>(word == 3));
 }
 
 }  // namespace warpdraw::WARPDRAW_ISA

@@ -27,7 +27,7 @@ template <typename T> WD_INLINE Tile read_tile(const T* logits, std::int64_t voc
 
 #if defined(__AVX512F__)
 
-// From 16 vectors, the maximum of each: a tree of 15 steps, each halving the number of vectors.
+// From as many vectors as there are lanes, the maximum of each: a tree of 15 steps, each halving the number of vectors.
 template <int Count> WD_INLINE Floats maxima_of(const Floats* v) {
   if constexpr (Count == 1) {
     return v[0];
@@ -96,7 +96,7 @@ template <typename T> struct Row {
   }
 };
 
-// Which of the 16 tokens from first_id on a boundary keeps.
+// Which of a vector's tokens, from first_id on, a boundary keeps.
 WD_INLINE Mask kept(Floats x, std::uint32_t first_id, Boundary boundary) {
   const Mask tied = equal(x, floats(boundary.x));
   Mask mask = above(x, floats(boundary.x));

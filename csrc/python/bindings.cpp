@@ -40,7 +40,7 @@ template <auto function, typename... A> void bind(py::module_& module, const cha
 void add_numerics(py::module_ module) {
   using U = std::uint32_t;
   module.def("philox", [](U c0, U c1, U c2, U c3, U key0, U key1) {
-    const Words out = philox({{c0, c1, c2, c3}}, key0, key1);
+    const Block out = philox({{c0, c1, c2, c3}}, key0, key1);
     return py::make_tuple(out.word[0], out.word[1], out.word[2], out.word[3]);
   });
   module.def("noise_bits", [](std::int64_t seed, std::int64_t position, U stream, U index) {
