@@ -10,6 +10,7 @@
 namespace warpdraw {
 
 inline constexpr int kTile = 64;                    // consecutive token ids that share one tile of the draw
+inline constexpr int kMaxVocab = 1 << 22;           // so that the sum of all masses fits in a signed 64-bit integer
 inline constexpr float kMassScale = 1099511627776;  // 2^40: one unit of mass is 2^-40 of the largest weight
 inline constexpr float kLog2E = 1.44269504088896341f;
 inline constexpr float kLn2 = 0.693147180559945309f;
@@ -51,7 +52,7 @@ WD_HD inline float weight(float t) {
   return p * float_of(std::uint32_t(int(floor) + 127) << 23);
 }
 
-// m = floor(w * 2^40). Sums of masses are exact, so their order does not matter; 2^20 tokens fit in 60 bits.
+// m = floor(w * 2^40). Sums of masses are exact, so their order does not matter.
 WD_HD inline std::uint64_t mass(float w) { return std::uint64_t(w * kMassScale); }
 
 // The mass that a nucleus of p needs.

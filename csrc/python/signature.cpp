@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "core/numerics.h"
+
 namespace warpdraw {
 namespace {
 
@@ -176,8 +178,10 @@ void Signature::check_tensor(const Argument& argument, PyObject* value, Call& ca
     if (size != t.shape[i])
       throw py::value_error(argument.name + ": expected shape " + shape_text(argument) + " with " + letter + " = " +
                             std::to_string(size) + ", got " + shape_of(t.shape, t.ndim));
-    if (size == 0 && letter != "B")
-      throw py::value_error(argument.name + ": expected " + letter + " of at least 1, got shape " + shape_of(t.shape, t.ndim));
+    if ((size == 0 && letter != "B") || (size > kMaxVocab && letter == "V"))
+      throw py::value_error(argument.name + ": expected " + letter + " of at least 1" +
+                            (letter == "V" ? " and at most " + std::to_string(kMaxVocab) : "") + ", got shape " +
+                            shape_of(t.shape, t.ndim));
     empty |= size == 0;
   }
   if (t.ndim > 1 && t.shape[t.ndim - 1] > 1 && t.strides[t.ndim - 1] != 1)
