@@ -1,0 +1,108 @@
+"""KVCache: the keys and values of every layer for a number of requests, passed to the model explicitly."""
+
+from __future__ import annotations
+
+import torch
+
+from .config import ModelConfig
+
+
+class KVCache:
+    """Keys and values [layers, slots, kv_heads, capacity, head_dim], and how many positions of each slot are filled.
+
+    `lengths` (int64 [slots]) lies on the host, so that a step knows its shapes without asking the device. The model
+    appends and advances; the caller may truncate a slot (rejected drafts, a finished request), copy a slot (several
+    samples from one prompt) and grow the capacity. Beyond a slot's length there are zeros.
+    Raises ValueError for slots, lengths and capacities out of range.
+
+    >>> config = ModelConfig(
+    ...     vocab_size=512, hidden_size=64, layers=2, heads=4, mlp_size=176, max_positions=128
+    ... )
+    >>> KVCache(config, slots=3, capacity=16).lengths
+    tensor([0, 0, 0])
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        slots: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if slots < 1:
+            raise ValueError(f"slots is {slots}; it must be at least 1")
+        if not 1 <= capacity <= config.max_positions:
+            raise ValueError(
+                f"capacity is {capacity}; it must be from 1 to config.max_positions = {config.max_positions}"
+            )
+        self.max_positions = config.max_positions
+        self.head_dim = config.head_dim
+        # Why padded: every vector then starts on a 64-byte boundary, so that no kernel can tell slots apart.
+        padded = -(-config.head_dim // 16) * 16
+        shape = (config.layers, slots, config.kv_heads, capacity, padded)
+        self._keys = torch.zeros(shape, dtype=dtype, device=device)
+        self._values = torch.zeros(shape, dtype=dtype, device=device)
+        self.lengths = torch.zeros(slots, dtype=torch.int64)
+
+    @property
+    def slots(self) -> int:
+        return self._keys.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        return self._keys.shape[3]
+
+    def keys(self, layer: int) -> torch.Tensor:
+        """One layer's keys, a view [slots, kv_heads, capacity, head_dim]."""
+        return self._keys[layer, ..., : self.head_dim]
+
+    def values(self, layer: int) -> torch.Tensor:
+        """One layer's values, a view [slots, kv_heads, capacity, head_dim]."""
+        return self._values[layer, ..., : self.head_dim]
+
+    def append(
+        self, layer: int, rows: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        """Write a layer's keys and values [B, T, kv_heads, head_dim] at slots `rows` [B], `positions` [B, T].
+
+        `lengths` is not moved: the model calls `advance` once, after its last layer.
+        """
+        slots = rows[:, None]
+        self.keys(layer)[slots, :, positions] = keys
+        self.values(layer)[slots, :, positions] = values
+
+    def advance(self, rows: torch.Tensor, count: int) -> None:
+        """Declare `count` more positions of each slot in `rows` filled."""
+        self.lengths[rows] += count
+
+    def truncate(self, row: int, length: int) -> None:
+        """Forget what slot `row` holds beyond its first `length` positions."""
+        filled = int(self.lengths[row])
+        if not 0 <= length <= filled:
+            raise ValueError(f"length is {length}; slot {row} can be cut to between 0 and {filled}")
+        # Why zeroed: a masked key has weight 0, and 0 times a NaN that another request left behind is NaN.
+        self._keys[:, row, :, length:filled] = 0
+        self._values[:, row, :, length:filled] = 0
+        self.lengths[row] = length
+
+    def copy(self, source: int, rows: torch.Tensor | list[int]) -> None:
+        """Make each slot in `rows` hold what slot `source` holds."""
+        length = int(self.lengths[source])
+        for row in rows.tolist() if isinstance(rows, torch.Tensor) else rows:
+            if row == source:
+                continue
+            self.truncate(row, 0)
+            self._keys[:, row, :, :length] = self._keys[:, source, :, :length]
+            self._values[:, row, :, :length] = self._values[:, source, :, :length]
+            self.lengths[row] = length
+
+    def grow(self, capacity: int) -> None:
+        """Make room for at least `capacity` positions in each slot, at least doubling, up to max_positions."""
+        if capacity > self.max_positions:
+            raise ValueError(f"capacity is {capacity}; at most max_positions = {self.max_positions} is allowed")
+        if capacity <= self.capacity:
+            return
+        extra = min(max(capacity, 2 * self.capacity), self.max_positions) - self.capacity
+        self._keys = torch.nn.functional.pad(self._keys, (0, 0, 0, extra))
+        self._values = torch.nn.functional.pad(self._values, (0, 0, 0, extra))

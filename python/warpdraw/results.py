@@ -1,0 +1,124 @@
+"""What generation gives back: events while it runs, completions at the end, and how fast it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "context", "error"]
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """The natural log-probabilities of one drawn token.
+
+    logprob      in the distribution that it was drawn from, after temperature and filters.
+    raw_logprob  in the model's own distribution.
+    top          (token id, raw log-probability) of the most probable tokens, if asked for.
+    """
+
+    token: int
+    logprob: float
+    raw_logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One token that a step could have drawn.
+
+    probability           in the model's own distribution.
+    filtered_probability  in the distribution after temperature and filters; 0 where dropped.
+    """
+
+    token: str
+    id: int
+    probability: float
+    filtered_probability: float
+    kept: bool
+    drawn: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one token was drawn: the leading candidates, how many tokens were kept, and the mass not shown."""
+
+    position: int
+    kept: int
+    candidates: tuple[Candidate, ...]
+    rest: float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One finished sample.
+
+    prompt             as it was given, text or token ids.
+    text               the generated text, without the stop string or stop token that ended it.
+    token_ids          every token drawn, the one that ended the text included.
+    finish_reason      "stop" (a stop string, a stop id or an end-of-text token; `stop` says which), "length"
+                       (max_tokens), "context" (the model's context is full) or "error" (`error` says what).
+    seed               the seed of this sample: with it, and n = 1, the same text comes again.
+    index, sample      which prompt, and which of its n samples.
+    """
+
+    prompt: str | list[int]
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    stop: str | int | None
+    seed: int
+    prompt_tokens: int
+    completion_tokens: int
+    logprobs: list[TokenLogprob] | None
+    index: int = 0
+    sample: int = 0
+    error: str | None = None
+    steps: list[Step] | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """News of one sample: a token was drawn, or drawing failed.
+
+    text           what the token adds to the text: whole characters, nothing of a stop string; often ''.
+    token_ids      the tokens drawn since the last event of this sample.
+    finish_reason  None until the last event of the sample, which also carries its completion.
+    """
+
+    index: int
+    sample: int
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None = None
+    logprob: TokenLogprob | None = None
+    step: Step | None = None
+    completion: Completion | None = None
+
+
+@dataclass
+class Throughput:
+    """Tokens and seconds of a whole run; the time between its events is not counted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """Prompt tokens read per second of prefill."""
+        return self.prompt_tokens / self.prefill_seconds if self.prefill_seconds else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens drawn per second of decoding (model, draw and text), all samples together."""
+        return self.completion_tokens / self.decode_seconds if self.decode_seconds else 0.0
+
+
+class Completions(list[Completion]):
+    """The completions in the order of the prompts, the samples of a prompt side by side, and `throughput`."""
+
+    def __init__(self, completions: list[Completion], throughput: Throughput) -> None:
+        super().__init__(completions)
+        self.throughput = throughput

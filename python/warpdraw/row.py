@@ -1,0 +1,105 @@
+"""One running sample: what was asked for, what it has drawn so far, and when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .draw import Drawn, Place
+from .params import SamplingParams, sample_seed
+from .results import Completion, Event, FinishReason, Step, TokenLogprob
+from .streaming import TextStream
+from .weights import Checkpoint
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt, as text or ids and as the ids that the model reads, and how to draw from it."""
+
+    index: int
+    prompt: str | list[int]
+    ids: list[int]
+    params: SamplingParams
+    seed: int
+
+
+class Row:
+    """One running sample: its slot in the cache and what has come of it so far."""
+
+    def __init__(self, model: Checkpoint, request: Request, sample: int, slot: int) -> None:
+        params = request.params
+        self.request, self.params, self.sample, self.slot = request, params, sample, slot
+        self.seed = sample_seed(request.seed, sample)
+        self.ends = {*params.stop_ids, *(() if params.ignore_eos else model.eos_ids)}
+        self.limit = min(params.max_tokens, model.config.max_positions - len(request.ids))
+        self.tokens: list[int] = []
+        self.text = TextStream(model.tokenizer.decode, request.ids, params.stop)
+        self.pieces: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.steps: list[Step] = []
+        self.finished = False
+
+    @property
+    def position(self) -> int:
+        """The index in the sequence of the next token."""
+        return len(self.request.ids) + len(self.tokens)
+
+    def place(self) -> Place:
+        """Where the next token is drawn."""
+        early = len(self.tokens) < self.params.min_tokens
+        return Place(self.params, self.seed, self.position, tuple(sorted(self.ends)) if early else ())
+
+    def advance(self, drawn: Drawn) -> Event:
+        """Take the token, decide whether it ends the sample, and report."""
+        reason: FinishReason | None = None
+        stop: str | int | None = None
+        error, piece = None, ""
+        if drawn.token is None:
+            reason = "error"
+            error = f"no token can be drawn at position {self.position}: its logits are all NaN or -inf"
+        else:
+            self.tokens.append(drawn.token)
+        armed = len(self.tokens) >= self.params.min_tokens
+        if drawn.token in self.ends:
+            reason, stop = "stop", drawn.token
+        elif drawn.token is not None:
+            piece = self.text.push(drawn.token, armed)
+            if len(self.tokens) == self.limit:
+                reason = "length" if self.limit == self.params.max_tokens else "context"
+        if self.text.stop is None and reason is not None:
+            piece += self.text.finish(armed)
+        if self.text.stop is not None:
+            reason, stop = "stop", self.text.stop
+
+        self.pieces.append(piece)
+        if drawn.logprob is not None:
+            self.logprobs.append(drawn.logprob)
+        if drawn.step is not None:
+            self.steps.append(drawn.step)
+        self.finished = reason is not None
+        return Event(
+            index=self.request.index,
+            sample=self.sample,
+            text=piece,
+            token_ids=() if drawn.token is None else (drawn.token,),
+            finish_reason=reason,
+            logprob=drawn.logprob,
+            step=drawn.step,
+            completion=None if reason is None else self._completion(reason, stop, error),
+        )
+
+    def _completion(self, reason: FinishReason, stop: str | int | None, error: str | None) -> Completion:
+        return Completion(
+            prompt=self.request.prompt,
+            text="".join(self.pieces),
+            token_ids=self.tokens,
+            finish_reason=reason,
+            stop=stop,
+            seed=self.seed,
+            prompt_tokens=len(self.request.ids),
+            completion_tokens=len(self.tokens),
+            logprobs=None if self.params.logprobs is None else self.logprobs,
+            index=self.request.index,
+            sample=self.sample,
+            error=error,
+            steps=self.steps or None,
+        )

@@ -1,0 +1,59 @@
+"""Forms of linear, activation and attention whose result for a row is the same bits in any batch and slot (CPU)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DECODE_TOKENS = 16
+"""Calls with at most this many tokens a row are decode steps: they run in these forms, position by position."""
+
+BLOCK = 8
+
+
+def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., K] times weight [N, K] transposed, plus bias [N], in blocks of exactly BLOCK rows.
+
+    A matrix product picks its kernel, and so its order of summation, by its shape: one shape, one order.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    count = flat.shape[0]
+    flat = F.pad(flat, (0, 0, 0, -count % BLOCK))
+    out = flat.new_empty(flat.shape[0], weight.shape[0])
+    for start in range(0, count, BLOCK):
+        block = slice(start, start + BLOCK)
+        if bias is None:
+            torch.mm(flat[block], weight.t(), out=out[block])
+        else:
+            torch.addmm(bias, flat[block], weight.t(), out=out[block])
+    return out[:count].view(*x.shape[:-1], -1)
+
+
+def map_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """An elementwise function of x [..., K], one call a row.
+
+    Over several rows a vector loop's scalar tail, with another exponential, falls on elements that the batch decides.
+    """
+    return torch.stack([function(row) for row in x.flatten(0, -2).unbind()]).view_as(x)
+
+
+def attend_row(
+    query: Tensor, keys: Tensor, values: Tensor, rows: list[int], positions: list[list[int]], window: int | None
+) -> Tensor:
+    """Attention of query [B, T, H, D] over cached keys and values [slots, kv_heads, capacity, D], a call a position.
+
+    Each call sees exactly the keys that it may: no padding and no mask, so nothing in it knows about other rows.
+    The heads of a group stand side by side as the query's sequence.
+    """
+    grouped = query.view(*query.shape[:2], keys.shape[1], -1, query.shape[3])
+    mixed = []
+    for slot, row, places in zip(rows, grouped, positions, strict=True):
+        for heads, position in zip(row.unsqueeze(1), places, strict=True):
+            seen = slice(0 if window is None else max(0, position + 1 - window), position + 1)
+            mixed.append(
+                F.scaled_dot_product_attention(heads, keys[slot : slot + 1, :, seen], values[slot : slot + 1, :, seen])
+            )
+    return torch.cat(mixed).view_as(query)

@@ -1,0 +1,158 @@
+"""Backends: each is listed with a reason, forced by name without falling back, and counted when it runs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import BACKENDS, NATIVE, VECTOR, runnable
+
+import warpdraw
+from warpdraw.op import OPS
+
+LOGITS = torch.randn(2, 100, generator=torch.Generator().manual_seed(1))
+
+
+def python(code, **environment):
+    """Run code in a new interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def test_every_backend_is_listed_with_a_reason():
+    names = [backend.name for backend in warpdraw.backends()]
+    assert names[0] == "cpu"
+    assert {"cpu", "scalar", *VECTOR, "cuda", "triton", "reference"} <= set(names)
+    assert len(names) == len(set(names))
+    for backend in warpdraw.backends():
+        assert backend.reason
+        assert isinstance(backend.available, bool)
+    for name in ("cpu", "scalar", "portable", "reference"):
+        assert BACKENDS[name].available
+
+
+def test_the_default_is_the_best_that_runs():
+    wanted = os.environ.get("WARPDRAW_ISA")
+    best = wanted or next(name for name in ("avx512", "avx2", "portable") if BACKENDS[name].available)
+    assert best in BACKENDS["cpu"].reason
+    before = warpdraw.launches()
+    warpdraw.softmax(LOGITS)
+    after = warpdraw.launches()
+    assert {name: n - before[name] for name, n in after.items() if n != before[name]} == {f"{best}.softmax": 1}
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_forced_backend_runs_and_no_other(name):
+    with warpdraw.use(runnable(name)):
+        for op in OPS.values():
+            before = warpdraw.launches()
+            op(LOGITS)
+            after = warpdraw.launches()
+            changed = {key: n - before.get(key, 0) for key, n in after.items() if n != before.get(key, 0)}
+            assert changed == {f"{name}.{op.name}": 1}
+
+
+def test_the_reference_is_counted_too():
+    before = warpdraw.launches().get("reference.sample", 0)
+    with warpdraw.use("reference"):
+        warpdraw.sample(LOGITS)
+    assert warpdraw.launches()["reference.sample"] == before + 1
+
+
+def test_unavailable_and_unknown_backends_are_refused():
+    for backend in warpdraw.backends():
+        if not backend.available:
+            with pytest.raises(RuntimeError) as caught, warpdraw.use(backend.name):
+                pass
+            assert backend.name in str(caught.value)
+            assert backend.reason in str(caught.value)
+    with (
+        pytest.raises(ValueError, match=r"backend: expected one of cpu, .*reference.*, got 'gpu'"),
+        warpdraw.use("gpu"),
+    ):
+        pass
+
+
+def test_blocks_nest_and_end_even_after_an_error():
+    def ran(before):
+        after = warpdraw.launches()
+        return {key.split(".")[0] for key, n in after.items() if n != before.get(key, 0)}
+
+    with warpdraw.use("scalar"):
+        with warpdraw.use("portable"):
+            before = warpdraw.launches()
+            warpdraw.softmax(LOGITS)
+            assert ran(before) == {"portable"}
+        before = warpdraw.launches()
+        warpdraw.softmax(LOGITS)
+        assert ran(before) == {"scalar"}
+    with pytest.raises(KeyError), warpdraw.use("scalar"):
+        raise KeyError
+    before = warpdraw.launches()
+    warpdraw.softmax(LOGITS)
+    assert ran(before) == {BACKENDS["cpu"].reason.split(",")[0]}
+
+
+def test_tensors_on_a_device_without_a_backend():
+    with pytest.raises((RuntimeError, ValueError)):
+        warpdraw.softmax(LOGITS.to("meta"))
+
+
+@pytest.mark.parametrize("name", VECTOR)
+def test_the_environment_forces_an_instruction_set(name):
+    runnable(name)
+    code = (
+        "import torch, warpdraw; warpdraw.sample(torch.zeros(1, 9)); "
+        "print([k for k, n in warpdraw.launches().items() if n], warpdraw.backends()[0].reason)"
+    )
+    done = python(code, WARPDRAW_ISA=name)
+    assert done.returncode == 0, done.stderr
+    assert f"['{name}.sample']" in done.stdout
+    assert f"{name}, as WARPDRAW_ISA says" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["sse9", "AVX2", "", "reference"])
+def test_the_environment_cannot_ask_for_an_unknown_instruction_set(name):
+    done = python("import warpdraw", WARPDRAW_ISA=name)
+    assert done.returncode != 0
+    assert "WARPDRAW_ISA: expected one of " in done.stderr
+    assert f"got {name!r}" in done.stderr
+
+
+def test_the_package_imports_without_triton():
+    code = "import sys; sys.modules['triton'] = None; import warpdraw; print(warpdraw.backends())"
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert "triton" in done.stdout
+
+
+def test_importing_the_package_first_loads_one_openmp_runtime():
+    """Two would mean two thread pools, and threads that torch.set_num_threads does not govern."""
+    code = (
+        "import warpdraw, torch\n"
+        "warpdraw.sample(torch.zeros(64, 4000)); torch.randn(500, 500) @ torch.randn(500, 500)\n"
+        "import os, re\n"
+        "maps = open('/proc/self/maps').read()\n"
+        "print(sorted({os.path.realpath(p) for p in re.findall(r'\\S*/lib(?:gomp|omp|iomp5)[\\w.-]*so\\S*', maps)}))"
+    )
+    if not os.path.exists("/proc/self/maps"):
+        pytest.skip("no /proc/self/maps here")
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(".so") == 1, done.stdout
+
+
+def test_torch_governs_the_number_of_threads():
+    code = (
+        "import warpdraw, torch, os\n"
+        "torch.set_num_threads(1)\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "warpdraw.sample(torch.zeros(64, 10000))\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    if not os.path.exists("/proc/self/task"):
+        pytest.skip("no /proc/self/task here")
+    done = python(code, OMP_NUM_THREADS="2")
+    assert done.stdout.strip() == "0", done.stdout + done.stderr

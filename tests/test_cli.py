@@ -1,0 +1,297 @@
+"""The command line: what it prints where, in which form, and one line with exit code 2 for bad input."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+from small_model import small_model
+
+import warpdraw
+from warpdraw import weights
+from warpdraw.bench import sample as bench_sample
+from warpdraw.bench.harness import Timing, time_in_turn
+from warpdraw.bench.peers import Job, eager, eager_weights, idiom, idiom_probs
+from warpdraw.cli.main import main
+from warpdraw.generate import generate
+from warpdraw.params import SamplingParams
+
+EXAMPLE = ["generate", "The sky is", "--seed", "7", "--max-tokens", "12", "--ignore-eos"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    small = small_model()
+    folder = tmp_path_factory.mktemp("checkpoint")
+    weights.save(folder, small.model, small.tokenizer, eos_ids=small.eos_ids)
+    return str(folder)
+
+
+@pytest.fixture
+def run(capsys, checkpoint):
+    """Runs the program in this process; returns exit code, standard output and standard error."""
+
+    def call(*arguments):
+        with_model = ["--model", checkpoint] if arguments[0] == "generate" and "--model" not in arguments else []
+        threads = torch.get_num_threads()
+        try:
+            code = main([*arguments, *with_model])
+        finally:
+            torch.set_num_threads(threads)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_generate_prints_prompt_and_text_and_nothing_else(run, checkpoint):
+    code, out, err = run(*EXAMPLE)
+    expected = generate(weights.load(checkpoint), "The sky is", SamplingParams(seed=7, max_tokens=12, ignore_eos=True))
+    assert (code, out, err) == (0, f"The sky is{expected[0].text}\n", "")
+    assert run(*EXAMPLE)[1] == out
+
+
+def test_streaming_prints_the_same_bytes(run):
+    for more in ([], ["Two", "--n", "3"], ["--explain"]):
+        assert run(*EXAMPLE, *more, "--stream") == run(*EXAMPLE, *more)
+
+
+def test_without_a_seed_one_is_printed_and_repeats_the_text(run):
+    arguments = ["generate", "a", "--max-tokens", "8"]
+    _, out, err = run(*arguments)
+    assert err.startswith("seed ")
+    code, again, err_again = run(*arguments, "--seed", err.split()[1])
+    assert (code, again, err_again) == (0, out, "")
+
+
+def test_several_samples_are_told_apart(run):
+    code, out, _ = run("generate", "a", "b", "--n", "2", "--seed", "1", "--max-tokens", "3", "--ignore-eos")
+    heads = [line for line in out.splitlines() if line.startswith("[prompt")]
+    assert code == 0
+    assert heads == [f"[prompt {i}, sample {j}]" for i in (1, 2) for j in (1, 2)]
+
+
+def test_json_says_everything_and_repeats(run):
+    arguments = ["generate", "a", "b", "--n", "2", "--max-tokens", "6", "--logprobs", "2", "--json"]
+    _, out, _ = run(*arguments)
+    document = json.loads(out)
+    assert [(each["index"], each["sample"]) for each in document["completions"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for each in document["completions"]:
+        assert each["completion_tokens"] == len(each["token_ids"]) == len(each["logprobs"])
+        assert {len(entry["top"]) for entry in each["logprobs"]} == {2}
+    assert document["throughput"]["tokens_per_second"] > 0
+    again = json.loads(run(*arguments, "--seed", str(document["params"]["seed"]))[1])
+    assert again["completions"] == document["completions"]
+
+
+def test_json_has_null_for_what_cannot_be_drawn(run):
+    _, out, _ = run("generate", "a", "--min-tokens", "2", "--max-tokens", "2", "--logprobs", "257", "--json")
+    document = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert document["completions"][0]["logprobs"][0]["top"][-1] == [256, None]
+
+
+def test_streamed_json_is_one_event_a_line(run):
+    _, out, _ = run(*EXAMPLE, "--json", "--stream")
+    events = [json.loads(line) for line in out.splitlines()]
+    last = events[-1]["completion"]
+    assert len(events) == 12
+    assert [event["finish_reason"] for event in events] == [None] * 11 + ["length"]
+    assert "".join(event["text"] for event in events) == last["text"]
+    assert [token for event in events for token in event["token_ids"]] == last["token_ids"]
+
+
+def test_prompts_come_from_standard_input(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n\n  \ntwo words\n"))
+    _, out, _ = run("generate", "zero", "-", "three", "--seed", "1", "--max-tokens", "2", "--json")
+    prompts = [each["prompt"] for each in json.loads(out)["completions"]]
+    assert prompts == ["zero", "one", "two words", "three"]
+
+
+def test_every_sampling_option_reaches_the_parameters(run):
+    options = {
+        "temperature": 0.5,
+        "top_k": 9,
+        "top_p": 0.75,
+        "min_p": 0.125,
+        "order": "hf",
+        "seed": -5,
+        "n": 2,
+        "max_tokens": 5,
+        "min_tokens": 2,
+        "logprobs": 1,
+    }
+    words = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    more = ["--stop", "x", "--stop", "yz", "--stop-id", "3", "--stop-id", "4", "--ignore-eos", "--threads", "1"]
+    _, out, _ = run("generate", "a", *words, *more, "--max-rows", "2", "--json")
+    document = json.loads(out)
+    expected = options | {"stop": ["x", "yz"], "stop_ids": [3, 4], "ignore_eos": True}
+    assert document["params"] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", ""], "prompts[0]: expected at least one token, got none"),
+        (["generate"], "Missing argument 'PROMPT'."),
+        (["generate", "a", "--top-p", "1.5"], "top_p: expected a number in [0, 1], got 1.5"),
+        (["generate", "a", "--top-p", "nan"], "top_p: expected a number in [0, 1], got nan"),
+        (["generate", "a", "--temperature", "-1"], "temperature: expected a finite number >= 0, got -1.0"),
+        (["generate", "a", "--top-k", "-1"], "top_k: expected an integer >= 0 (0 is off), got -1"),
+        (["generate", "a", "--top-k", "two"], "Invalid value for '--top-k': expected an integer, got 'two'"),
+        (["generate", "a", "--seed", "9223372036854775808"], "seed: expected None or an integer in [-2^63, 2^63), got"),
+        (["generate", "a", "--seed", "x"], "Invalid value for '--seed': expected an integer, got 'x'"),
+        (["generate", "a", "--n", "0"], "n: expected an integer >= 1, got 0"),
+        (["generate", "a", "--max-tokens", "0"], "max_tokens: expected an integer >= 1, got 0"),
+        (["generate", "a", "--stop", ""], "stop: expected strings of at least one character"),
+        (["generate", "a", "--stop-id", "257"], "params[0].stop_ids: expected ids below 257, got 257"),
+        (["generate", "a", "--order", "x"], "order: expected one of vllm, hf, flashinfer-joint, llama.cpp, got 'x'"),
+        (["generate", "a" * 256], "prompts[0]: expected fewer tokens than the context of 256, got 256"),
+        (["generate", "a", "--model", "no/such/place"], "no/such/place: "),
+        (
+            ["generate", "a", "--threads", "0"],
+            "Invalid value for '--threads': expected an integer of at least 1, got 0",
+        ),
+        (["generate", "a", "--candidates", "0"], "Invalid value for '--candidates': expected an integer of at least 1"),
+        (["generate", "a", "--min-p", "x"], "Invalid value for '--min-p': expected a number, got 'x'"),
+        (["generate", "a", "--unknown"], "No such option: --unknown"),
+        (["generat"], "No such command 'generat'."),
+        (["bench", "sample", "--dtype", "int8"], "dtype: expected one of float32, bfloat16, float16, got 'int8'"),
+        (["bench", "sample", "--logits", "x"], "logits: expected one of peaked, normal, got 'x'"),
+        (["bench", "sample", "--vocab", "0"], "Invalid value for '--vocab': expected an integer of at least 1, got 0"),
+        (["bench", "sample", "--top-p", "2"], "top_p: expected a number in [0, 1], got 2.0"),
+        (["bench", "sample", "--temperature", "0"], "temperature: expected more than 0"),
+        (["bench", "sample", "--json", "no/such/place.json"], "json: expected a file in an existing folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"warpdraw: error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_no_prompts_on_standard_input_is_bad_input(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    code, out, err = run("generate", "-")
+    assert (code, out) == (2, "")
+    assert err == "warpdraw: error: standard input: expected at least one prompt, one a line, got none\n"
+
+
+def test_bytes_that_are_not_text_are_bad_input(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8"))
+    code, _, err = run("generate", "-")
+    assert code == 2
+    assert err.startswith("warpdraw: error: standard input: expected UTF-8 text: ")
+
+
+def test_a_sample_that_fails_is_reported_with_exit_code_1(run, monkeypatch):
+    forward = weights.Transformer.forward
+    monkeypatch.setattr(weights.Transformer, "forward", lambda self, *given: forward(self, *given) * torch.nan)
+    code, out, err = run(*EXAMPLE)
+    assert (code, out) == (1, "The sky is\n")
+    assert err.startswith("warpdraw: error: prompt 1, sample 1: no token can be drawn at position 10")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["generate", "--help"], ["info", "--help"], ["bench", "sample", "--help"]]
+)
+def test_help_has_an_example(run, arguments):
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert "\n warpdraw " in out or "Begin with: warpdraw " in out
+
+
+def test_info_says_what_runs_here(run):
+    code, out, _ = run("info")
+    assert code == 0
+    record = json.loads(run("info", "--json")[1])
+    assert record["torch"] == torch.__version__
+    assert record["threads"] == torch.get_num_threads()
+    assert record["gpu"]["available"] is torch.cuda.is_available()
+    assert [each["name"] for each in record["backends"]] == [each.name for each in warpdraw.backends()]
+    assert all(each["available"] or each["reason"] for each in record["backends"])
+    assert all(each["name"] in out for each in record["backends"])
+
+
+def program(*arguments, **options):
+    """The program as a user runs it, in a process of its own."""
+    place = os.path.dirname(os.path.dirname(find_spec("warpdraw").origin))
+    environment = os.environ | {"PYTHONPATH": place, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "warpdraw", *arguments], capture_output=True, env=environment, timeout=60, **options
+    )
+
+
+def test_the_program_runs_as_a_module_without_colour_in_a_pipe(checkpoint):
+    assert program("--version").stdout.decode() == f"warpdraw {warpdraw.__version__}\n"
+    result = program("generate", "-", "--explain", "--model", checkpoint, input="né 🙂\n".encode())
+    assert result.returncode == 0
+    assert "né 🙂" in result.stdout.decode()
+    assert b"\x1b" not in result.stdout + result.stderr
+
+
+def test_bad_input_shows_no_traceback(checkpoint):
+    result = program("generate", "a", "--model", checkpoint, "--min-p", "7")
+    assert result.returncode == 2
+    assert result.stderr == b"warpdraw: error: min_p: expected a number in [0, 1], got 7.0\n"
+
+
+def test_the_peers_of_the_benchmark_do_the_job():
+    torch.manual_seed(0)
+    logits = torch.tensor([[3.0, 1.0, 2.0, 0.0, -9.0]]).repeat(20_000, 1)
+    for job in (Job(0.8, 3, 0.9, 0.05), Job(1.3, 0, 0.95, 0.0), Job(1.0, 0, 1.0, 0.2), Job(1.0, 2, 1.0, 0.0)):
+        bench_sample.verify(logits[:4], job)
+        expected = warpdraw.filter_probs(logits[:1], job.temperature, job.top_k, job.top_p, job.min_p, order="hf")[0]
+        for draws in (idiom(logits, job), eager(logits, job)):
+            # 6 standard deviations of the largest binomial are 0.021.
+            assert (draws.bincount(minlength=5) / 20_000 - expected).abs().max() < 0.021
+
+
+def test_a_peer_that_does_another_job_is_not_timed(monkeypatch):
+    logits, job = torch.randn(4, 100), Job(1.0, 10, 0.9, 0.0)
+    other = Job(1.0, 10, 0.8, 0.0)
+    monkeypatch.setattr(bench_sample, "idiom_probs", lambda given, _: idiom_probs(given, other))
+    with pytest.raises(bench_sample.NotVerified, match=r"mask and multinomial does not keep"):
+        bench_sample.verify(logits, job)
+    monkeypatch.undo()
+    monkeypatch.setattr(bench_sample, "eager_weights", lambda given, _: eager_weights(given, Job(1.0, 11, 1.0, 0.0)))
+    with pytest.raises(bench_sample.NotVerified, match=r"best eager does not keep"):
+        bench_sample.verify(logits, job)
+
+
+def test_methods_are_timed_in_turn():
+    seen = []
+    methods = {name: lambda given, name=name: seen.append((name, int(given))) for name in "abc"}
+    timings = time_in_turn(methods, [torch.tensor(i) for i in range(4)], seconds=0.0)
+    assert set(timings) == {"a", "b", "c"}
+    assert all(0 < each.p10 <= each.median <= each.p90 for each in timings.values())
+    assert [number for _, number in seen] == [i % 4 for i in range(len(seen))]
+    turns = "".join(name for i, (name, _) in enumerate(seen[6:]) if i == 0 or seen[6 + i - 1][0] != name)
+    assert turns.startswith("abcabcabc")
+
+
+def test_a_timing_is_the_median_and_its_spread():
+    assert Timing.of([5, 1, 2, 4, 3, 6, 7, 8, 9, 11, 10]) == Timing(6, 2, 10, 11)
+
+
+def test_bench_sample_reports_every_method(run, tmp_path):
+    path = tmp_path / "result.json"
+    arguments = ["bench", "sample", "--vocab", "1000", "--vocab", "77", "--batch", "3", "--seconds", "0.05"]
+    code, out, err = run(*arguments, "--json", str(path))
+    assert (code, err) == (0, f"wrote {path}\n")
+    document = json.loads(path.read_text())
+    assert document["environment"]["threads"] == 1
+    assert {(r["vocab"], r["cache"]) for r in document["results"]} == {
+        (v, c) for v in (1000, 77) for c in ("cold", "hot")
+    }
+    for record in document["results"]:
+        assert record["p10_us"] <= record["median_us"] <= record["p90_us"]
+    for method in ("warpdraw.sample", "mask and multinomial", "best eager", "one read (dot)", "one read (amax)"):
+        assert out.count(method) >= 4
+    code, out, _ = run(*arguments[:4], "--seconds", "0", "--batch", "1", "--dtype", "bfloat16", "--json", "-")
+    assert code == 0
+    assert json.loads(out)["job"]["dtype"] == "bfloat16"
