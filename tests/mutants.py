@@ -1,7 +1,7 @@
 """Planted bugs: what test_mutants.py puts into a copy of the C++ sources, one at a time, and the checks have to reject.
 
-A bug in core/ or scalar/ is judged by what the oracle then does, one in cpu/ by what a vector backend then does. Where a
-text moves from file to file of a folder, the bug stays findable: `files` is a glob, and the text must occur just once.
+A bug in core/ or scalar/ is judged by what the oracle then does, one in cpu/ by what a vector backend then does.
+`files` is a glob, so that a text may move from file to file of a folder; it must occur just once.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ MUTANTS = [
     # Candidates and their order.
     Mutant(
         "ties go to the higher id",
-        "core/order.h",
-        "std::uint32_t(~id); }",
-        "id; }\nWD_HD inline std::uint32_t key_id(std::uint64_t key);",
+        "scalar/row.h",
+        "std::sort(ranked.rbegin(), ranked.rend());",
+        "std::reverse(ranked.begin(), ranked.end());\n"
+        "    std::stable_sort(ranked.begin(), ranked.end(), [](auto a, auto b) { return a >> 32 > b >> 32; });",
     ),
     Mutant("NaN is a candidate", "scalar/row.h", "if (x[i] >= -kLargest)", "if (!(x[i] < -kLargest))"),
     Mutant("-inf is a candidate", "scalar/row.h", "if (x[i] >= -kLargest)", "if (x[i] == x[i])"),
@@ -139,7 +140,7 @@ MUTANTS = [
     ),
     Mutant("temperature 0 is not greedy", "core/filter.h", "k = 1, temperature = 1.0f", "temperature = 1.0f"),
     Mutant("negative temperature is accepted", "core/filter.h", "temperature >= 0.0f && temperature", "temperature"),
-    Mutant("min-p above 1 is accepted", "core/filter.h", " && min_p <= 1.0f", ""),
+    Mutant("infinite temperature is accepted", "core/filter.h", " && temperature <= kLargest", ""),
     Mutant("negative k is accepted", "core/filter.h", "k >= 0 && ", ""),
     # The draw.
     Mutant("masses race without noise", "core/numerics.h", "return float(m) / e;", "return float(m);"),

@@ -117,7 +117,7 @@ WRONG = {
         {"temperature": 0.7, "top_p": 0.9},
         {"temperature": 0.7, "top_p": 0.9, "order": LLAMA},
     ),
-    "min-p a little loose": ({"min_p": 0.04}, {"min_p": 0.05}),
+    "min-p a little loose": ({"min_p": 0.02}, {"min_p": 0.05}),
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import BACKENDS, NATIVE, runnable
 
+import warpdraw
 from warpdraw import _C
 from warpdraw.ops.noise import philox
 
@@ -168,6 +169,16 @@ def test_weights_are_accurate_and_monotone_over_every_fraction(name):
 def test_mass_is_the_floor_of_the_weight_in_units_of_two_to_minus_forty():
     assert [_C.numerics.mass(weight) for weight in (1.0, 0.75, 0.0)] == [2**40, 3 * 2**38, 0]
     assert [_C.numerics.mass(units * 2.0**-40) for units in (0.5, 1.0, 1.999, 1e6)] == [0, 1, 1, 10**6]
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_weights_below_a_unit_of_mass_count_for_nothing(name):
+    """70,000 weights of 0.75 units: rounded up they are more than the 2^-24 that p leaves out, floored they are 0."""
+    row = torch.full((1, 70_000), math.log(0.75 * 2**-40))
+    row[0, 3] = 0.0
+    with warpdraw.use(runnable(name)):
+        kept = warpdraw.filter_logits(row, top_p=1 - 2**-24) > -math.inf
+    assert kept.nonzero().tolist() == [[0, 3]]
 
 
 def test_log_mass_is_accurate_to_double_precision():

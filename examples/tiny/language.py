@@ -1,9 +1,10 @@
-"""The tiny language: a probabilistic grammar of everyday English in which every next-word probability is known exactly.
+"""The tiny language: a probabilistic grammar of everyday English with exactly known next-word probabilities.
 
-The sentences are data (grammar.txt); this file expands them. A text is an endless chain of documents: a document has one
-topic, walks through the stages of the topic sentence by sentence, and ends after each sentence with probability 0.2. The
-choices of a sentence do not depend on the sentences before it. What may still follow some words is a set of stacks (the symbols yet to be said) with their probabilities; adding up what stands on
-top of them gives the exact distribution of the next word, however many sentences of the grammar begin with these words.
+The sentences are data (grammar.txt); this file expands them. A text is an endless chain of documents: a document has
+one topic, walks through its stages sentence by sentence, and ends after each sentence with probability 0.2. The choices
+within a sentence do not depend on the sentences before it. What may still follow some words is a set of stacks (the
+symbols yet to be said) with their probabilities; adding up what stands on top of them gives the exact distribution of
+the next word, however many sentences of the grammar begin with these words.
 
 >>> next_words("The sky is")
 {'blue': 0.35, 'clear': 0.25, 'cloudy': 0.17, 'grey': 0.1, 'dark': 0.08, 'bright': 0.05}
@@ -131,7 +132,7 @@ def _follow(context: str) -> State:
 
 
 def next_words(context: str) -> dict[str, float]:
-    """The exact distribution of the word that follows `context`, the beginning of a text; the likeliest word comes first.
+    """The exact distribution of the word after `context`, the beginning of a text; the likeliest word comes first.
 
     ValueError if the language never says `context`.
     """
@@ -159,8 +160,8 @@ def places(context: str) -> set[str]:
 def contexts(reach: float = 0.001) -> list[str]:
     """The choice points: beginnings of a sentence after which more than one word can come.
 
-    Listed are those that at least `reach` of the sentences pass, and that only one place (topic and stage) has: there, the
-    distribution of the next word is the same at the start of a document and after any sentences.
+    Listed are those that at least `reach` of the sentences pass, and that only one place (topic and stage) has: there,
+    the distribution of the next word is the same at the start of a document and after any sentences.
     """
     found: list[str] = []
 

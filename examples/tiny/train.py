@@ -2,9 +2,9 @@
 
     python examples/tiny/train.py --out trained
 
-The text comes from language.py, which also knows the exact distribution of each next word. The loss is the cross-entropy
-to that distribution instead of to the one word that happened to be drawn: the same optimum, without the noise of the draw.
-The same seed, number of threads, machine and torch give the same weights, bit for bit.
+The text comes from language.py, which also knows the exact distribution of each next word. The loss is the
+cross-entropy to that distribution instead of to the one word that happened to be drawn: the same optimum, without the
+noise of the draw. The same seed, number of threads, machine and torch give the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, cast
+from typing import Annotated
 
 import language
 import tokenizers
@@ -27,7 +28,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from warpdraw import weights
 from warpdraw.config import ModelConfig
@@ -64,7 +64,7 @@ class Recipe:
 
 RECIPES = {
     "tiny-target": Recipe(hidden_size=128, layers=2, mlp_size=768, steps=6000, rate=3e-3),
-    "tiny-draft": Recipe(hidden_size=64, layers=1, mlp_size=128, steps=6000, rate=5e-3),
+    "tiny-draft": Recipe(hidden_size=64, layers=1, mlp_size=128, steps=800, rate=5e-3),
 }
 
 
@@ -146,23 +146,25 @@ def rate_factor(step: int, steps: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (steps - warm_up))
 
 
-def train(recipe: Recipe, tokenizer: Tokenizer, seed: int, steps: int) -> Iterator[tuple[float, Transformer]]:
-    """Train a model for `steps` steps; after each, its loss and the model with the averaged weights."""
-    torch.manual_seed(seed)
-    model = Transformer(recipe.config(tokenizer.vocab_size))
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
+def train(model: Transformer, corpus: Corpus, rate: float, steps: int) -> Iterator[float]:
+    """Train `model` for `steps` steps, yielding the loss of each; when it ends, the model has the averaged weights."""
+    average = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps))
-    corpus = Corpus(tokenizer, TRAINED_ON)
     for length in islice(cycle(LENGTHS), steps):
         value = loss(model, *corpus.batch(BATCH // length, length))
         optimizer.zero_grad()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         schedule.step()
-        average.update_parameters(model)
-        yield value.item(), cast(Transformer, average.module)
+        with torch.no_grad():
+            for mean, parameter in zip(average, model.parameters(), strict=True):
+                mean.lerp_(parameter, 1 - AVERAGE)
+        yield value.item()
+    with torch.no_grad():
+        for mean, parameter in zip(average, model.parameters(), strict=True):
+            parameter.copy_(mean)
 
 
 def draw_curves(losses: dict[str, list[float]], entropy: float, path: Path) -> None:
@@ -188,6 +190,8 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the first weights.")] = 0,
 ) -> None:
     """Train the tiny target and the tiny draft model, and write them as checkpoint folders."""
+    if find_spec("matplotlib") is None:
+        raise typer.BadParameter("matplotlib draws the loss curves and is not installed: pip install 'warpdraw[train]'")
     torch.set_num_threads(threads)
     console = Console()
     tokenizer = train_tokenizer()
@@ -198,20 +202,23 @@ def main(
     losses: dict[str, list[float]] = {}
     for name, recipe in RECIPES.items():
         total = steps or (recipe.steps // 20 if quick else recipe.steps)
+        torch.manual_seed(seed)
+        model = Transformer(recipe.config(tokenizer.vocab_size))
         losses[name] = []
         start = perf_counter()
         with progress(console) as bar:
             task = bar.add_task(name, total=total, loss=math.nan, speed=0.0)
-            for value, model in train(recipe, tokenizer, seed, total):
+            for value in train(model, Corpus(tokenizer, TRAINED_ON), recipe.rate, total):
                 losses[name].append(value)
                 speed = len(losses[name]) * BATCH / (perf_counter() - start)
                 bar.update(task, advance=1, loss=value, speed=speed)
         save(out / name, model, tokenizer)
         with torch.no_grad():
             reached = loss(model, *held_out).item()
+        size = sum(parameter.numel() for parameter in model.parameters())
         console.print(
-            f"{name}: {sum(value.numel() for value in model.parameters()):,} parameters, {perf_counter() - start:.0f} s, "
-            f"held-out loss {reached:.4f} nats a token (the best possible on this text: {best:.4f})"
+            f"{name}: {size:,} parameters, {perf_counter() - start:.0f} s, held-out loss {reached:.4f} nats a token "
+            f"(the best possible on this text: {best:.4f})"
         )
     draw_curves(losses, nats / words, out / "loss.png")
     console.print(f"written to {out}")
