@@ -7,10 +7,10 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
-from warpdraw.config import ModelConfig
-from warpdraw.model import Transformer
-from warpdraw.tokenizer import Tokenizer
-from warpdraw.weights import Checkpoint
+from warpdraw.model.config import ModelConfig
+from warpdraw.model.tokenizer import Tokenizer
+from warpdraw.model.transformer import Transformer
+from warpdraw.model.weights import Checkpoint
 
 EOS = 256
 

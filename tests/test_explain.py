@@ -5,10 +5,10 @@ import json
 import pytest
 from small_model import small_model
 
-from warpdraw import weights
 from warpdraw.cli.explain import step_lines
 from warpdraw.cli.main import main
-from warpdraw.results import Candidate, Step
+from warpdraw.generation.results import Candidate, Step
+from warpdraw.model import weights
 
 STEP = Step(
     position=3,

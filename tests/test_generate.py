@@ -10,8 +10,8 @@ import torch
 from small_model import EOS, small_model
 
 import warpdraw
-from warpdraw.generate import generate, stream
-from warpdraw.params import SamplingParams, sample_seed
+from warpdraw.generation.loop import generate, stream
+from warpdraw.generation.params import SamplingParams, sample_seed
 
 MODEL = small_model()
 TOKENIZER = MODEL.tokenizer
@@ -97,7 +97,7 @@ def test_samples_share_one_prefill(monkeypatch):
     monkeypatch.setattr(
         type(MODEL.model),
         "forward",
-        lambda self, tokens, *rest: calls.append(tokens.shape) or forward(self, tokens, *rest),
+        lambda self, *args, **options: calls.append(args[0].shape) or forward(self, *args, **options),
     )
     generate(MODEL, "0123456789" * 3, never_ends(n=3, max_tokens=4))
     assert [tuple(shape) for shape in calls] == [(1, 30), (3, 1), (3, 1), (3, 1)]
@@ -112,7 +112,7 @@ def test_more_samples_than_rows_are_drawn_in_parts():
 
 def test_a_long_prompt_is_read_in_parts(monkeypatch):
     whole = generate(MODEL, "0123456789" * 9, never_ends())[0]
-    monkeypatch.setattr(import_module("warpdraw.generate"), "PREFILL_TOKENS", 7)
+    monkeypatch.setattr(import_module("warpdraw.generation.loop"), "PREFILL_TOKENS", 7)
     parts = generate(MODEL, "0123456789" * 9, never_ends())[0]
     assert (parts.prompt_tokens, parts.token_ids) == (90, whole.token_ids)
 
@@ -123,7 +123,7 @@ def test_finished_rows_leave_the_batch_and_waiting_ones_enter(monkeypatch):
     monkeypatch.setattr(
         type(MODEL.model),
         "forward",
-        lambda self, tokens, *rest: sizes.append(len(tokens)) or forward(self, tokens, *rest),
+        lambda self, *args, **options: sizes.append(len(args[0])) or forward(self, *args, **options),
     )
     lengths = [2, 5, 3, 4]
     completions = generate(MODEL, ["a", "b", "c", "d"], [never_ends(max_tokens=n) for n in lengths], max_rows=2)
@@ -262,8 +262,8 @@ class Broken(torch.nn.Module):
         super().__init__()
         self.model, self.embedding = model, model.embedding
 
-    def forward(self, tokens, cache, rows):
-        logits = self.model(tokens, cache, rows)
+    def forward(self, tokens, cache, rows, **options):
+        logits = self.model(tokens, cache, rows, **options)
         logits[tokens == 1] = math.nan
         return logits
 

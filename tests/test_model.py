@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from warpdraw import model as model_module
-from warpdraw.cache import KVCache
-from warpdraw.config import ModelConfig
-from warpdraw.model import Transformer
-from warpdraw.rowwise import DECODE_TOKENS
+from warpdraw.model import transformer as model_module
+from warpdraw.model.cache import KVCache
+from warpdraw.model.config import ModelConfig
+from warpdraw.model.rowwise import DECODE_TOKENS
+from warpdraw.model.transformer import Transformer
 
 # Sizes that no vector length divides are there on purpose: the tails of vector loops are where batches leak into rows.
 CONFIGS: dict[str, dict[str, Any]] = {

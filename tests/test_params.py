@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from warpdraw.params import ORDERS, SamplingParams, _mix, fresh_seed, sample_seed
+from warpdraw.generation.params import ORDERS, SamplingParams, _mix, fresh_seed, sample_seed
 
 
 def test_defaults_draw_from_the_model_as_it_is():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from warpdraw.streaming import WAITING_LIMIT, Detokenizer, StopStrings, TextStream
+from warpdraw.generation.streaming import WAITING_LIMIT, Detokenizer, StopStrings, TextStream
 
 TEXT = "the sky is blue 🙂🙃 and the café is naïve; 你好世界 👨‍👩‍👧‍👦 é e\u0301 ñ ٱلسَّلَامُ ไทย\n\t  two  spaces "
 texts = st.text(max_size=40) | st.text(alphabet=st.sampled_from(TEXT), max_size=40)

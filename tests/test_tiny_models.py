@@ -17,8 +17,8 @@ from safetensors import safe_open
 from typer import Typer
 from typer.testing import CliRunner, Result
 
-from warpdraw import weights
-from warpdraw.model import Transformer
+from warpdraw.model import weights
+from warpdraw.model.transformer import Transformer
 
 MODELS = ("tiny-target", "tiny-draft")
 TOLERANCE = 0.03  # largest error of a next-word probability of the target

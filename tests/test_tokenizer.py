@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from warpdraw.config import CheckpointError
-from warpdraw.tokenizer import Tokenizer
+from warpdraw.model.config import CheckpointError
+from warpdraw.model.tokenizer import Tokenizer
 
 TEXTS = ["The sky is blue.", " two  spaces ", "naïve café — 東京 🎲", "line\nbreak\ttab", "", "🧑‍🚀"]
 

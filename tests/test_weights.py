@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from warpdraw import weights
-from warpdraw.cache import KVCache
-from warpdraw.config import CheckpointError, ModelConfig
-from warpdraw.locate import locate
-from warpdraw.model import Transformer
-from warpdraw.tokenizer import Tokenizer
+from warpdraw.model import weights
+from warpdraw.model.cache import KVCache
+from warpdraw.model.config import CheckpointError, ModelConfig
+from warpdraw.model.locate import locate
+from warpdraw.model.tokenizer import Tokenizer
+from warpdraw.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
 zoo = pytest.importorskip("families_zoo")
@@ -332,7 +332,7 @@ def test_hub_names_offline_and_online(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_shipped_names_lie_in_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("warpdraw.locate.__file__", str(tmp_path / "locate.py"))
+    monkeypatch.setattr("warpdraw.model.locate.__file__", str(tmp_path / "model" / "locate.py"))
     with pytest.raises(CheckpointError, match=r"tiny-draft: not in this installation; .* is missing"):
         locate("tiny-draft")
     (tmp_path / "models" / "tiny-draft").mkdir(parents=True)

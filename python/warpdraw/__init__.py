@@ -1,18 +1,29 @@
 """warpdraw draws the next token: exact, reproducible bit for bit, one read of the logits."""
 
 from .backends import Backend, backends, launches, use
+from .generation import Completion, Completions, Event, SamplingParams, generate, stream
+from .model import Checkpoint, CheckpointError, load
 from .ops import filter_logits, filter_probs, log_softmax, sample, softmax
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "Checkpoint",
+    "CheckpointError",
+    "Completion",
+    "Completions",
+    "Event",
+    "SamplingParams",
     "backends",
     "filter_logits",
     "filter_probs",
+    "generate",
     "launches",
+    "load",
     "log_softmax",
     "sample",
     "softmax",
+    "stream",
     "use",
 ]

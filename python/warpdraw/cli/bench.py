@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ..bench.peers import Job
 from ..bench.sample import DTYPES, OURS, SHAPES, Case, NotVerified, measure, report
-from ..params import SamplingParams
+from ..generation.params import SamplingParams
 from .terminal import TASK, error_line, progress, stderr, stdout
 from .values import count, integer, number
 

@@ -7,7 +7,7 @@ import json
 from rich.cells import cell_len
 from rich.text import Text
 
-from ..results import Candidate, Step
+from ..generation.results import Candidate, Step
 
 BAR = 20
 EIGHTHS = " ▏▎▍▌▋▊▉"

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from .. import weights
-from ..generate import stream as stream_events
-from ..params import ORDERS, SamplingParams, fresh_seed
-from ..results import Completion, Event, Throughput
+from ..generation.loop import stream as stream_events
+from ..generation.params import ORDERS, SamplingParams, fresh_seed
+from ..generation.results import Completion, Event, Throughput
+from ..model import weights
 from .explain import step_lines
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
 from .values import count, integer, number

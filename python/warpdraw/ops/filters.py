@@ -23,7 +23,7 @@ def per_row(value: PerRow, logits: Tensor, dtype: torch.dtype = torch.float32) -
 
 
 def candidates_of(logits: Tensor) -> Tensor:
-    """Logits in float64: -inf and NaN are no candidates; where +inf occurs, those tokens are the only ones, all equal."""
+    """Logits in float64: -inf and NaN are no candidates; where +inf occurs, only those tokens are, and equal."""
     x = logits.double().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     infinite = x == torch.inf
     marked = torch.where(infinite, 0.0, -torch.inf)

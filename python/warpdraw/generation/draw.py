@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import ops
+from .. import ops
+from ..model.tokenizer import Tokenizer
 from .params import SamplingParams
 from .results import Candidate, Step, TokenLogprob
-from .tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ SHIPPED = ("tiny-target", "tiny-draft")
 def locate(name_or_path: str | Path) -> Path:
     """The folder of a checkpoint: one of the package's own, a folder that exists, or a download from the hub."""
     if name_or_path in SHIPPED:
-        folder = Path(__file__).parent / "models" / name_or_path
+        folder = Path(__file__).parent.parent / "models" / name_or_path
         if not folder.is_dir():
             raise CheckpointError(f"{name_or_path}: not in this installation; {folder} is missing")
         return folder

@@ -9,16 +9,16 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from .cache import KVCache
+from ..model.cache import KVCache
+from ..model.weights import Checkpoint
 from .draw import draw
 from .params import SamplingParams, fresh_seed
 from .results import Completions, Event, Throughput
 from .row import Request, Row
-from .weights import Checkpoint
 
 Prompts = str | Sequence[str] | Sequence[list[int]]
 
-# A prompt is read in parts of this many tokens, because the logits of all tokens of a part exist at once.
+# A prompt is read in parts of this many tokens, because what the layers compute for a part exists at once.
 PREFILL_TOKENS = 512
 # The cache starts with room for this many tokens after the longest prompt and grows when they do not suffice.
 FIRST_TOKENS = 256
@@ -150,7 +150,7 @@ class Stream(Iterator[Event]):
             self._cache.truncate(slot, 0)
         for start in range(0, len(request.ids), PREFILL_TOKENS):
             part = torch.tensor([request.ids[start : start + PREFILL_TOKENS]], device=self._device)
-            logits = self._checkpoint.model(part, self._cache, torch.tensor(slots[:1]))
+            logits = self._checkpoint.model(part, self._cache, torch.tensor(slots[:1]), last=True)
         self._cache.copy(slots[0], slots[1:])
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)

@@ -6,10 +6,12 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-ORDERS = ("vllm", "hf", "flashinfer-joint", "llama.cpp")
-SEED_RANGE = (-(2**63), 2**63 - 1)
+from ..ops import sample
+
+# What the op takes: its defaults and ranges are those of a request.
+_OP: dict[str, Any] = {spec.name: spec for spec in sample.contract.inputs}
+ORDERS: tuple[str, ...] = _OP["order"].choices
 LARGEST_COUNT = 2**31 - 1
-LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
 
 _MASK = 2**64 - 1
 
@@ -41,11 +43,11 @@ class SamplingParams:
     ValueError: top_p: expected a number in [0, 1], got 1.5
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    order: str = "vllm"
+    temperature: float = _OP["temperature"].default
+    top_k: int = _OP["top_k"].default
+    top_p: float = _OP["top_p"].default
+    min_p: float = _OP["min_p"].default
+    order: str = _OP["order"].default
     seed: int | None = None
     n: int = 1
     max_tokens: int = 64
@@ -56,14 +58,12 @@ class SamplingParams:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        _check_number("temperature", self.temperature, 0.0, LARGEST_FLOAT, "a finite number >= 0")
-        _check_integer("top_k", self.top_k, 0, LARGEST_COUNT, "an integer >= 0 (0 is off)")
-        _check_number("top_p", self.top_p, 0.0, 1.0, "a number in [0, 1]")
-        _check_number("min_p", self.min_p, 0.0, 1.0, "a number in [0, 1]")
+        for name in ("temperature", "top_k", "top_p", "min_p"):
+            _check_by_contract(name, getattr(self, name))
         if self.order not in ORDERS:
             raise ValueError(f"order: expected one of {', '.join(ORDERS)}, got {self.order!r}")
         if self.seed is not None:
-            _check_integer("seed", self.seed, *SEED_RANGE, "None or an integer in [-2^63, 2^63)")
+            _check_by_contract("seed", self.seed)
         _check_integer("n", self.n, 1, LARGEST_COUNT, "an integer >= 1")
         _check_integer("max_tokens", self.max_tokens, 1, LARGEST_COUNT, "an integer >= 1")
         _check_integer("min_tokens", self.min_tokens, 0, LARGEST_COUNT, "an integer >= 0")
@@ -118,10 +118,13 @@ def _mix(word: int) -> int:
     return word ^ (word >> 31)
 
 
-def _check_number(name: str, value: Any, low: float, high: float, allowed: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _check_by_contract(name: str, value: Any) -> None:
+    spec = _OP[name]
+    integer = isinstance(spec.default, int)
+    allowed = f"{'an integer' if integer else 'a number'} in {spec.range_text}"
+    if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
         raise TypeError(f"{name}: expected {allowed}, got {value!r}")
-    if not low <= value <= high:
+    if not spec.low <= value <= spec.high:
         raise ValueError(f"{name}: expected {allowed}, got {value!r}")
 
 

@@ -15,10 +15,10 @@ from .config import CheckpointError, ModelConfig
 from .families import Family, read_config
 from .json_fields import Fields, read_json
 from .locate import locate
-from .model import Transformer
 from .tensor_files import TensorFiles
 from .tensor_names import Part, llama_parts
 from .tokenizer import Tokenizer
+from .transformer import Transformer
 
 
 @dataclass(frozen=True)

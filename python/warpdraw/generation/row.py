@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..model.weights import Checkpoint
 from .draw import Drawn, Place
 from .params import SamplingParams, sample_seed
 from .results import Completion, Event, FinishReason, Step, TokenLogprob
 from .streaming import TextStream
-from .weights import Checkpoint
 
 
 @dataclass(frozen=True)
