@@ -115,8 +115,10 @@ def test_the_environment_forces_an_instruction_set(name):
 
 @pytest.mark.parametrize("name", ["sse9", "AVX2", "", "reference"])
 def test_the_environment_cannot_ask_for_an_unknown_instruction_set(name):
-    done = python("import warpdraw", WARPDRAW_ISA=name)
+    code = "import torch, warpdraw; print(warpdraw.backends()[0]); warpdraw.sample(torch.zeros(1, 9))"
+    done = python(code, WARPDRAW_ISA=name)
     assert done.returncode != 0
+    assert "name='cpu', available=False" in done.stdout
     assert "WARPDRAW_ISA: expected one of " in done.stderr
     assert f"got {name!r}" in done.stderr
 

@@ -142,7 +142,10 @@ def test_every_sampling_option_reaches_the_parameters(run):
         (["generate", "a", "--temperature", "-1"], "temperature: expected a number in [0, inf), got -1.0"),
         (["generate", "a", "--top-k", "-1"], "top_k: expected an integer in [0, 2147483647], got -1"),
         (["generate", "a", "--top-k", "two"], "Invalid value for '--top-k': expected an integer, got 'two'"),
-        (["generate", "a", "--seed", "9223372036854775808"], "seed: expected an integer in [-9223372036854775808, 9223372036854775807], got"),
+        (
+            ["generate", "a", "--seed", "9223372036854775808"],
+            "seed: expected an integer in [-9223372036854775808, 9223372036854775807], got",
+        ),
         (["generate", "a", "--seed", "x"], "Invalid value for '--seed': expected an integer, got 'x'"),
         (["generate", "a", "--n", "0"], "n: expected an integer >= 1, got 0"),
         (["generate", "a", "--max-tokens", "0"], "max_tokens: expected an integer >= 1, got 0"),
@@ -190,7 +193,9 @@ def test_bytes_that_are_not_text_are_bad_input(run, monkeypatch):
 
 def test_a_sample_that_fails_is_reported_with_exit_code_1(run, monkeypatch):
     forward = weights.Transformer.forward
-    monkeypatch.setattr(weights.Transformer, "forward", lambda self, *given, **options: forward(self, *given, **options) * torch.nan)
+    monkeypatch.setattr(
+        weights.Transformer, "forward", lambda self, *given, **options: forward(self, *given, **options) * torch.nan
+    )
     code, out, err = run(*EXAMPLE)
     assert (code, out) == (1, "The sky is\n")
     assert err.startswith("warpdraw: error: prompt 1, sample 1: no token can be drawn at position 10")
@@ -295,3 +300,12 @@ def test_bench_sample_reports_every_method(run, tmp_path):
     code, out, _ = run(*arguments[:4], "--seconds", "0", "--batch", "1", "--dtype", "bfloat16", "--json", "-")
     assert code == 0
     assert json.loads(out)["job"]["dtype"] == "bfloat16"
+
+
+def test_an_unknown_instruction_set_is_one_line_and_exit_code_2():
+    program = [sys.executable, "-m", "warpdraw", "generate", "The sky is", "--seed", "7"]
+    done = subprocess.run(program, capture_output=True, text=True, env=os.environ | {"WARPDRAW_ISA": "mmx"})
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "WARPDRAW_ISA: expected one of" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,6 +1,6 @@
 """warpdraw draws the next token: exact, reproducible bit for bit, one read of the logits."""
 
-from .backends import Backend, backends, launches, use
+from .backends import Backend, BackendError, backends, launches, use
 from .generation import Completion, Completions, Event, SamplingParams, generate, stream
 from .model import Checkpoint, CheckpointError, load
 from .ops import filter_logits, filter_probs, log_softmax, sample, softmax
@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "BackendError",
     "Checkpoint",
     "CheckpointError",
     "Completion",

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
 
 
+class BackendError(RuntimeError):
+    """A backend that was asked for, or that tensors need, cannot run; the message says why."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One implementation of the ops.
@@ -68,7 +72,8 @@ def _cpu(native: list[Backend]) -> Backend:
     runnable = {backend.name: backend for backend in native if backend.available}
     wanted = os.environ.get("WARPDRAW_ISA")
     if wanted is not None and wanted not in runnable:
-        raise ImportError(f"WARPDRAW_ISA: expected one of {', '.join(runnable)} on this machine, got {wanted!r}")
+        reason = f"WARPDRAW_ISA: expected one of {', '.join(runnable)} on this machine, got {wanted!r}"
+        return Backend("cpu", False, reason)
     chosen = runnable[wanted or next(name for name in INSTRUCTION_SETS if name in runnable)]
     why = "as WARPDRAW_ISA says" if wanted else "the best that this processor runs"
     return Backend("cpu", True, f"{chosen.name}, {why}", module=chosen.module)
@@ -85,6 +90,9 @@ def _registry() -> dict[str, Backend]:
     ]
     return {backend.name: backend for backend in all_backends}
 
+
+# The backends that a device picks by itself, the preferred one first.
+DEFAULTS = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
 _BACKENDS = _registry()
 _forced: list[Backend] = []
@@ -127,7 +135,7 @@ def use(name: str) -> Iterator[None]:
     if backend is None:
         raise ValueError(f"backend: expected one of {', '.join(_BACKENDS)}, got {name!r}")
     if not backend.available:
-        raise RuntimeError(f"backend {name}: {backend.reason}")
+        raise BackendError(f"backend {name}: {backend.reason}")
     _forced.append(backend)
     try:
         yield
@@ -140,10 +148,11 @@ def backend_for(device: torch.device) -> Backend:
     if _forced:
         backend = _forced[-1]
         if backend.device not in ("any", device.type):
-            raise RuntimeError(f"backend {backend.name}: expected tensors on {backend.device}, got {device}")
+            raise BackendError(f"backend {backend.name}: expected tensors on {backend.device}, got {device}")
         return backend
-    for backend in _BACKENDS.values():
-        if backend.device == device.type and backend.available:
+    defaults = [_BACKENDS[name] for name in DEFAULTS.get(device.type, ())]
+    for backend in defaults:
+        if backend.available:
             return backend
-    reasons = "; ".join(f"{b.name}: {b.reason}" for b in _BACKENDS.values() if b.device == device.type)
-    raise RuntimeError(f"no backend runs tensors on {device}" + (f" ({reasons})" if reasons else ""))
+    reasons = "; ".join(f"{backend.name}: {backend.reason}" for backend in defaults)
+    raise BackendError(f"no backend runs tensors on {device}" + (f" ({reasons})" if reasons else ""))

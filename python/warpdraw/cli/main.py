@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..backends import BackendError
 from . import bench, generate, info
 from .terminal import error_line, warning_line
 
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = warning_line
             code = app(args=arguments, prog_name="warpdraw", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except (ValueError, OSError) as error:  # bad arguments, broken checkpoints, files that cannot be read
+    except (ValueError, OSError, BackendError) as error:  # bad arguments, checkpoints, files, settings
         error_line(str(error))
     except typer.Abort:
         error_line("aborted")
