@@ -99,7 +99,7 @@ WD_HD inline float probability_unit(std::uint64_t total) { return float(double(k
 // The probability of a token with exponent t.
 WD_HD inline float probability(float t, std::uint64_t total) { return weight(t) * probability_unit(total); }
 
-// The log-probability of a token with exponent t in a distribution of the given total mass.
-WD_HD inline float log_probability(float t, std::uint64_t total) { return fmaf(t, kLn2, -float(log_mass(total))); }
+// The log-probability of a token with exponent t in a distribution of the given total mass; a certain one has +0.
+WD_HD inline float log_probability(float t, std::uint64_t total) { return fmaf(t, kLn2, 0.0f - float(log_mass(total))); }
 
 }  // namespace warpdraw

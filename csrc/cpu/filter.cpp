@@ -31,17 +31,17 @@ void filter_logits(Queue, Tensor logits_, PerRow<float> temperature, PerRow<std:
     over_rows(
         logits, {temperature, top_k, top_p, min_p, order},
         [&](std::int64_t b, const auto& row, float, Boundary boundary) {
-          std::fill_n(out.row(b), vocab, minus_infinity<T>());
-          row.for_tiles_reaching(boundary.x, [&](std::int64_t tile) {
-            const Tile here = row.read(tile);
-            for (int i = 0; i < kVectors; ++i) {
-              const std::uint32_t first = std::uint32_t(tile * kTile + i * kLanes);
-              for (Mask mask = kept(here.x[i], first, boundary); mask; mask &= mask - 1) {
-                const std::uint32_t id = first + __builtin_ctz(mask);
-                out.row(b)[id] = logits.row(b)[id];
-              }
+          for (std::int64_t tile = 0; tile < row.tiles; ++tile) {
+            const std::int64_t begin = tile * kTile, count = std::min<std::int64_t>(kTile, vocab - begin);
+            T* to = out.row(b) + begin;
+            if (!(row.maxima[tile] >= boundary.x)) {
+              std::fill_n(to, count, minus_infinity<T>());
+              continue;
             }
-          });
+            const T* from = logits.row(b) + begin;  // may be the same memory: a token is read before it is written
+            const std::uint64_t mask = kept_in_tile(row.read(tile), tile, boundary);
+            for (std::int64_t i = 0; i < count; ++i) to[i] = mask >> i & 1 ? from[i] : minus_infinity<T>();
+          }
         },
         [&](std::int64_t b) { std::fill_n(out.row(b), vocab, minus_infinity<T>()); });
   });

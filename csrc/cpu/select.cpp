@@ -62,24 +62,26 @@ Boundary nucleus(std::uint64_t* keys, std::size_t count, std::uint64_t target, f
   return boundary_of(keys[count - 1]);
 }
 
-// The same among many candidates, all of logit `lowest` or more: a histogram of their mass leaves a few to rank.
+// The same among many candidates, all of logit `lowest` or more, none of mass zero: a histogram of their mass over the exponent
+// leaves a few to rank.
 Boundary nucleus(Candidates& candidates, float lowest, std::uint64_t target, float x_max, float scale) {
   constexpr int kBins = 1024, kFew = 4 * kTile;
   if (candidates.count <= kFew) return nucleus(rank(candidates), candidates.count, target, x_max, scale);
-  const float width = x_max - lowest, per_unit = width > 0.0f ? (kBins - 1) / width : 0.0f;  // bins rise with x
-  const auto bins_of = [&](Floats x) { return __builtin_convertvector((x - lowest) * per_unit, Ints); };
+  const float t_min = exponent(lowest, x_max, scale);  // -40 or more, because the mass is not zero
+  const float bins_per_unit = t_min < 0.0f ? std::min((kBins - 1) / -t_min, kLargest) : 0.0f;
+  const auto bins_of = [&](Floats t) { return __builtin_convertvector((t - t_min) * bins_per_unit, Ints); };
   std::uint64_t bins[kBins] = {};
   for (std::size_t i = 0; i < candidates.count; i += kLanes) {
-    const Floats x = load(&candidates.x[i]), m = masses(weights((x - x_max) * scale));
-    const Ints bin = bins_of(x);
+    const Floats t = (load(&candidates.x[i]) - x_max) * scale, m = masses(weights(t));
+    const Ints bin = bins_of(t);
     const std::size_t lanes = std::min<std::size_t>(kLanes, candidates.count - i);
     for (std::size_t lane = 0; lane < lanes; ++lane) bins[bin[lane]] += std::uint64_t(m[lane]);
   }
   int crossing = kBins - 1;
-  while (crossing > 0 && bins[crossing] < target) target -= bins[crossing--];
+  while (crossing > 0 && (bins[crossing] == 0 || bins[crossing] < target)) target -= bins[crossing--];
   std::size_t count = 0;
   for (std::size_t i = 0; i < candidates.count; i += kLanes) {
-    const Ints inside = bins_of(load(&candidates.x[i])) == crossing;
+    const Ints inside = bins_of((load(&candidates.x[i]) - x_max) * scale) == crossing;
     const std::size_t left = candidates.count - i;
     Mask mask = bits(inside) & ((left >= kLanes ? 1u << kLanes : 1u << left) - 1);
     for (; mask; mask &= mask - 1) {

@@ -38,12 +38,12 @@ void softmax(Queue, Tensor logits, PerRow<float> temperature, Tensor out) {
 
 void log_softmax(Queue, Tensor logits, PerRow<float> temperature, Tensor out) {
   over_rows(logits, temperature, out, [](float* to, const auto& row, float scale, Boundary boundary) {
-    const Floats normaliser = floats(float(log_mass(mass_kept(row, scale, boundary))));
+    const Floats offset = floats(0.0f - float(log_mass(mass_kept(row, scale, boundary))));
     write_row(to, row, [&](const Tile& x, std::int64_t tile) {
       Tile y;
       for (int i = 0; i < kVectors; ++i) {
         const Mask mask = kept(x.x[i], std::uint32_t(tile * kTile + i * kLanes), boundary);
-        y.x[i] = choose(mask, fma((x.x[i] - row.x_max) * scale, floats(kLn2), -normaliser), floats(-HUGE_VALF));
+        y.x[i] = choose(mask, fma((x.x[i] - row.x_max) * scale, floats(kLn2), offset), floats(-HUGE_VALF));
       }
       return y;
     });

@@ -104,6 +104,14 @@ WD_INLINE Mask kept(Floats x, std::uint32_t first_id, Boundary boundary) {
   return mask;
 }
 
+// The same for a whole tile, one bit a token.
+WD_INLINE std::uint64_t kept_in_tile(const Tile& tile, std::int64_t index, Boundary boundary) {
+  std::uint64_t mask = 0;
+  for (int i = 0; i < kVectors; ++i)
+    mask |= std::uint64_t(kept(tile.x[i], std::uint32_t(index * kTile + i * kLanes), boundary)) << (i * kLanes);
+  return mask;
+}
+
 // The weights of a tile's kept tokens, zero elsewhere.
 WD_INLINE Tile kept_weights(const Tile& tile, std::int64_t index, float x_max, float scale, Boundary boundary) {
   Tile w;

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "core/float_environment.h"
 #include "python/dlpack_abi.h"
 #include "tensor.h"
 
@@ -108,6 +109,7 @@ template <typename T> struct type_caster<warpdraw::PerRow<T>> {
   bool load(handle source, bool convert) {
     make_caster<T> number;
     if (PyFloat_Check(source.ptr()) || PyLong_Check(source.ptr())) {
+      const warpdraw::FloatEnvironment environment;  // so that a subnormal number is not flushed on its way to fp32
       if (!number.load(source, convert)) return false;
       value.value = cast_op<T>(number);
       return true;

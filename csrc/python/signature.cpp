@@ -196,7 +196,10 @@ py::object Signature::check_number(const Argument& argument, PyObject* value) co
   };
   if (argument.integer) {
     const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value));
-    if (!index) throw py::error_already_set();
+    if (!index) {
+      PyErr_Clear();
+      throw py::type_error(argument.name + ": expected an int, got " + text_of(value).substr(0, 80));
+    }
     int overflow = 0;
     const long long number = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
     if (overflow || double(number) < argument.low || double(number) > argument.high) outside(argument.range);

@@ -11,11 +11,9 @@ void filter_logits(Queue, Tensor logits_, PerRow<float> temperature, PerRow<std:
     for (std::int64_t b = 0; b < logits.shape[0]; ++b) {
       const Row row(logits.row(b), logits.shape[1]);
       const std::size_t kept = row.kept(make_filter(temperature[b], top_k[b], top_p[b], min_p[b], order));
-      std::fill_n(out.row(b), logits.shape[1], minus_infinity<T>());
-      for (std::size_t i = 0; i < kept; ++i) {
-        const std::uint32_t id = key_id(row.ranked[i]);
-        out.row(b)[id] = logits.row(b)[id];
-      }
+      std::vector<bool> keep(row.x.size());
+      for (std::size_t i = 0; i < kept; ++i) keep[key_id(row.ranked[i])] = true;
+      for (std::size_t i = 0; i < keep.size(); ++i) out.row(b)[i] = keep[i] ? logits.row(b)[i] : minus_infinity<T>();
     }
   });
 }

@@ -57,9 +57,14 @@ def parse(text: str) -> Rules:
         rules[name] = rule
         return name
 
+    def slot(name: re.Match[str]) -> str:
+        if name[1] not in slots:
+            raise ValueError(f"no line gives the slot {name[0]}")
+        return f"({slots[name[1]]})"
+
     def expand(sentence: str) -> str:
         while "<" in sentence:
-            sentence = re.sub("<(.*?)>", lambda slot: f"({slots[slot[1]]})", sentence)
+            sentence = re.sub("<(.*?)>", slot, sentence)
         while "(" in sentence:
             sentence = re.sub(r"\(([^()]*)\)", choice, sentence)
         return sentence
@@ -69,9 +74,11 @@ def parse(text: str) -> Rules:
         try:
             if line[0] == "[":
                 sentences[line.strip("[]")] = []
+            elif not sentences and " = " not in line:
+                raise ValueError("a sentence needs a [topic] above it")
             elif " = " not in line:
                 list(sentences.values())[-1].append((*split(expand(line)), "."))
-        except (ValueError, LookupError) as error:
+        except ValueError as error:
             raise ValueError(f"line {number} ({line}): {error}") from error
 
     for topic, said in sentences.items():
@@ -157,24 +164,24 @@ def places(context: str) -> set[str]:
     return {stack[-1] for stack, _ in _follow(context)}
 
 
-def contexts(reach: float = 0.001) -> list[str]:
+def contexts() -> list[str]:
     """The choice points: beginnings of a sentence after which more than one word can come.
 
-    Listed are those that at least `reach` of the sentences pass, and that only one place (topic and stage) has: there,
-    the distribution of the next word is the same at the start of a document and after any sentences.
+    Listed are those that only one place (topic and stage) has: there, the distribution of the next word is the same at
+    the start of a document and after any sentences.
     """
     found: list[str] = []
 
-    def walk(words: list[str], state: State, reached: float) -> None:
+    def walk(words: list[str], state: State) -> None:
         branches = _branches(state)
         if len(branches) > 1 and len({stack[-1] for stack, _ in state}) == 1:
             found.append(join(words))
-        for word, (chance, branch) in branches.items():
-            if word != "." and reached * chance >= reach:
-                walk([*words, word], branch, reached * chance)
+        for word, (_, branch) in branches.items():
+            if word != ".":
+                walk([*words, word], branch)
 
-    for word, (chance, state) in _branches(BEGINNING).items():
-        walk([word], state, chance)
+    for word, (_, state) in _branches(BEGINNING).items():
+        walk([word], state)
     return found
 
 

@@ -29,10 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warpdraw.model import weights
-from warpdraw.model.config import ModelConfig
-from warpdraw.model.tokenizer import Tokenizer
-from warpdraw.model.transformer import Transformer
+from warpdraw.model import ModelConfig, Tokenizer, Transformer, weights
 
 VOCABULARY_SIZE = 1280  # at most
 VOCABULARY_WORDS = 300_000  # of text that the tokenizer is trained on

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ def _registry() -> dict[str, Backend]:
 DEFAULTS = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
 _BACKENDS = _registry()
-_forced: list[Backend] = []
+_forced: ContextVar[Backend | None] = ContextVar("forced", default=None)
 
 
 def backends() -> list[Backend]:
@@ -124,7 +125,7 @@ def launches() -> dict[str, int]:
 
 @contextlib.contextmanager
 def use(name: str) -> Iterator[None]:
-    """Run every op inside the block on the named backend, and raise if it cannot run; nothing falls back.
+    """Run every op of this thread inside the block on the named backend; raise if it cannot run; nothing falls back.
 
     >>> import torch, warpdraw
     >>> with warpdraw.use("reference"):
@@ -136,20 +137,20 @@ def use(name: str) -> Iterator[None]:
         raise ValueError(f"backend: expected one of {', '.join(_BACKENDS)}, got {name!r}")
     if not backend.available:
         raise BackendError(f"backend {name}: {backend.reason}")
-    _forced.append(backend)
+    previous = _forced.set(backend)
     try:
         yield
     finally:
-        _forced.pop()
+        _forced.reset(previous)
 
 
 def backend_for(device: torch.device) -> Backend:
     """The backend that runs tensors of a device: the forced one, else the first available for it."""
-    if _forced:
-        backend = _forced[-1]
-        if backend.device not in ("any", device.type):
-            raise BackendError(f"backend {backend.name}: expected tensors on {backend.device}, got {device}")
-        return backend
+    forced = _forced.get()
+    if forced is not None:
+        if forced.device not in ("any", device.type):
+            raise BackendError(f"backend {forced.name}: expected tensors on {forced.device}, got {device}")
+        return forced
     defaults = [_BACKENDS[name] for name in DEFAULTS.get(device.type, ())]
     for backend in defaults:
         if backend.available:
