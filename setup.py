@@ -31,6 +31,7 @@ class CMakeBuild(build_ext):
         build = ROOT / "build" / f"{sys.implementation.cache_tag}-{'debug' if self.debug else 'release'}"
         configure = [
             "cmake",
+            "--fresh",  # an earlier build's cmake and ninja lived in an environment that pip has removed
             "-S",
             ROOT,
             "-B",
