@@ -23,8 +23,8 @@ def filter_logits(
             occurs, those tokens are the only candidates, with equal weights.
         temperature: a number or float32 [B]; the filters see ``softmax(logits / T)``. 0 keeps the first token.
         top_k: an int or int32 [B]; 0 is off.
-        top_p: a number in [0, 1] or float32 [B]; 1 is off, and so are larger entries. Holtzman et al., arXiv 1904.09751.
-        min_p: a number or float32 [B] in [0, 1]; 0 is off. Nguyen et al., arXiv 2407.01082.
+        top_p: a number in [0, 1] or float32 [B]; 1 is off, and so are larger entries. arXiv 1904.09751.
+        min_p: a number or float32 [B] in [0, 1]; 0 is off. arXiv 2407.01082.
         order: ``"vllm"`` min-p, then top-k, then top-p on the renormalised mass of what is left; ``"hf"`` top-k,
             top-p, min-p; ``"flashinfer-joint"`` top-p on the mass of all candidates, intersected with the others;
             ``"llama.cpp"`` as ``"hf"``, but the filters see temperature 1.
