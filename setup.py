@@ -28,6 +28,8 @@ def wants_cuda() -> bool:
 class CMakeBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        # An editable install's module lies beside the sources, where `cmake --build` renews it.
+        output = ROOT / "python" / "warpdraw" if self.editable_mode else target.parent
         build = ROOT / "build" / f"{sys.implementation.cache_tag}-{'debug' if self.debug else 'release'}"
         configure = [
             "cmake",
@@ -39,13 +41,16 @@ class CMakeBuild(build_ext):
             "-G",
             "Ninja",
             f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}",
-            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target.parent}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DWARPDRAW_CUDA={'ON' if wants_cuda() else 'OFF'}",
         ]
         subprocess.run([*configure, *os.environ.get("CMAKE_ARGS", "").split()], check=True)
         subprocess.run(["cmake", "--build", build], check=True)
+        if self.editable_mode:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(output / target.name, target)
 
 
 setup(ext_modules=[Extension("warpdraw._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
