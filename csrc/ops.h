@@ -7,44 +7,70 @@ namespace warpdraw {
 // Which filter sees which distribution: the presets of the contract's `order`, by index.
 enum class Order { vllm, hf, flashinfer_joint, llama_cpp };
 
-// The parameters of the filters, for every row.
-struct Filters {
+// Which distribution the top tokens are taken from: the contract's `top_of`, by index.
+enum class TopOf { raw, filtered };
+
+// What makes the distribution of a row: the inputs that sample and the filter ops share.
+struct Inputs {
+  Tensor logits;
   PerRow<float> temperature;
   PerRow<std::int32_t> top_k;
   PerRow<float> top_p, min_p;
-  Order order;
+  PerRow<std::int64_t> seed, position;
+  PerRow<float> dynatemp_range, dynatemp_exponent, top_n_sigma, typical_p, epsilon, eta, xtc_probability, xtc_threshold;
+  PerRow<std::int32_t> vocab_size;
+  Tensor bitmask, allowed_ids, banned_ids, stop_ids;
+  PerRow<std::int32_t> min_tokens;
+  Tensor bias_ids, bias;
+  Tensor history, history_length;
+  PerRow<std::int32_t> prompt_length;
+  PerRow<float> repetition_penalty, frequency_penalty, presence_penalty, dry_multiplier, dry_base;
+  PerRow<std::int32_t> dry_allowed_length;
+  Tensor dry_breakers;
+  PerRow<std::int32_t> no_repeat_ngram;
 };
 
-using Softmax = void(Queue, Tensor logits, PerRow<float> temperature, Tensor out);
-using FilterLogits = void(Queue, Tensor logits, PerRow<float> temperature, PerRow<std::int32_t> top_k, PerRow<float> top_p,
-                          PerRow<float> min_p, Order order, Tensor out);
-using Sample = void(Queue, Tensor logits, PerRow<float> temperature, PerRow<std::int32_t> top_k, PerRow<float> top_p,
-                    PerRow<float> min_p, PerRow<std::int64_t> seed, PerRow<std::int64_t> position, Order order, Tensor tokens,
-                    Tensor valid, Tensor logprob, Tensor raw_logprob);
+// What sample is to report.
+struct Reports {
+  std::int64_t top_n, max_kept;
+  Order order;
+  TopOf top_of;
+  Tensor tokens, valid, logprob, raw_logprob, rank, kept_count, kept_ids, top_ids, top_logprobs;
+};
 
-// Not a public op: the arithmetic of core/numerics.h as each backend compiles it, for known-answer tests.
-using Numerics = void(Queue, Tensor exponents, Tensor bits, Tensor weights, Tensor exponentials);
+using Softmax = void(Queue, const Tensor& logits, const PerRow<float>& temperature, const Tensor& out);
+using Filtered = void(Queue, const Inputs&, const Order&, const Tensor& out);
+using Sample = void(Queue, const Inputs&, const Reports&);
 
-#define WARPDRAW_OPS          \
-  Softmax softmax;            \
-  Softmax log_softmax;        \
-  FilterLogits filter_logits; \
-  FilterLogits filter_probs;  \
-  Sample sample;              \
+// Not public ops. The arithmetic of core/numerics.h as each backend compiles it, for known-answer tests; one read of the logits
+// and one read with an exponential of each, for benchmarks.
+using Numerics = void(Queue, const Tensor& exponents, const Tensor& bits, const Tensor& weights, const Tensor& exponentials);
+using Floor = void(Queue, const Tensor& logits, const Tensor& out);
+
+#define WARPDRAW_OPS      \
+  Softmax softmax;        \
+  Softmax log_softmax;    \
+  Filtered filter_logits; \
+  Filtered filter_probs;  \
+  Sample sample;          \
   Numerics numerics;
+
+#define WARPDRAW_FLOORS \
+  Floor read_floor;     \
+  Floor exp_floor;
 
 // scalar is the oracle; the others are one source, compiled once per instruction set.
 namespace scalar {
 WARPDRAW_OPS
 }
 namespace portable {
-WARPDRAW_OPS
+WARPDRAW_OPS WARPDRAW_FLOORS
 }
 namespace avx2 {
-WARPDRAW_OPS
+WARPDRAW_OPS WARPDRAW_FLOORS
 }
 namespace avx512 {
-WARPDRAW_OPS
+WARPDRAW_OPS WARPDRAW_FLOORS
 }
 
 }  // namespace warpdraw

@@ -79,9 +79,11 @@ WD_HD inline float exponential(std::uint32_t r) {
 // The race: the largest mass / E wins. Both conversions round to nearest.
 WD_HD inline float race_key(std::uint64_t m, float e) { return float(m) / e; }
 
-// log(m / 2^40), in double from fixed operations, for log-probabilities.
-WD_HD inline double log_mass(std::uint64_t m) {
-  const double x = double(m);
+// m times -t, floored like the mass; at most 0.54 * 2^40.
+WD_HD inline std::uint64_t moment(float t) { return t >= -126.0f ? std::uint64_t(weight(t) * -t * kMassScale) : 0; }
+
+// log(x / 2^shift) of a positive normal number, from fixed operations.
+WD_HD inline double natural_log(double x, int shift = 0) {
   std::uint64_t u;
   memcpy(&u, &x, sizeof u);
   const std::int64_t n = std::int64_t(u - 0x3fe8000000000000ull) >> 52;  // x = 2^n (1 + f), f in [-1/4, 1/2)
@@ -91,8 +93,11 @@ WD_HD inline double log_mass(std::uint64_t m) {
   const double s = (y - 1.0) / (y + 1.0), z = s * s;  // log y = 2 artanh s
   double series = 1.0 / 21;
   for (int i = 19; i >= 1; i -= 2) series = fma(series, z, 1.0 / i);
-  return fma(double(n - 40), 0.693147180559945309, 2.0 * s * series);
+  return fma(double(n - shift), 0.693147180559945309, 2.0 * s * series);
 }
+
+// log(m / 2^40), for log-probabilities.
+WD_HD inline double log_mass(std::uint64_t m) { return natural_log(double(m), 40); }
 
 // The probability of a token of weight 1 in a distribution of the given total mass.
 WD_HD inline float probability_unit(std::uint64_t total) { return float(double(kMassScale) / double(total)); }

@@ -20,17 +20,28 @@ WD_HD inline std::uint32_t key_id(std::uint64_t key) { return ~std::uint32_t(key
 
 inline constexpr std::uint32_t kLastId = 0xffffffff;  // a boundary with it keeps all tokens of its logit
 
-// The last token of a kept prefix.
+// A cut in the total order, after a token.
 struct Boundary {
   float x;
   std::uint32_t id;
 
+  // Whether a token stands before the cut.
   WD_HD bool keeps(float logit, std::uint32_t token) const { return logit > x || (logit == x && token <= id); }
 };
 
 // Keeps every candidate: all logits but -inf and NaN.
 WD_HD inline Boundary keep_all() { return {-kLargest, kLastId}; }
 WD_HD inline Boundary boundary_of(std::uint64_t key) { return {key_logit(key), key_id(key)}; }
+// Before every token.
+WD_HD inline Boundary keep_none() { return {HUGE_VALF, kLastId}; }
 WD_HD inline Boundary stricter(Boundary a, Boundary b) { return a.x > b.x || (a.x == b.x && a.id < b.id) ? a : b; }
+
+// A run of neighbours in the total order: what stands before `last` and not before `first`.
+struct Interval {
+  Boundary first, last;
+
+  WD_HD bool keeps(float logit, std::uint32_t token) const { return last.keeps(logit, token) && !first.keeps(logit, token); }
+  WD_HD bool is_prefix() const { return first.x > kLargest; }
+};
 
 }  // namespace warpdraw

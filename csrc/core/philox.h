@@ -8,7 +8,7 @@
 namespace warpdraw {
 
 // Each decision draws from a stream of its own, so that no two share noise.
-enum class Stream : std::uint32_t { tile = 0, token = 1 };
+enum class Stream : std::uint32_t { tile = 0, token = 1, xtc = 2 };
 
 inline constexpr std::uint32_t kPhiloxMultiplier0 = 0xD2511F53, kPhiloxMultiplier1 = 0xCD9E8D57;
 inline constexpr std::uint32_t kPhiloxKeyStep0 = 0x9E3779B9, kPhiloxKeyStep1 = 0xBB67AE85;

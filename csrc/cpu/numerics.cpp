@@ -4,7 +4,7 @@
 
 namespace warpdraw::WARPDRAW_ISA {
 
-void numerics(Queue, Tensor exponents_, Tensor bits_, Tensor weights_, Tensor exponentials_) {
+void numerics(Queue, const Tensor& exponents_, const Tensor& bits_, const Tensor& weights_, const Tensor& exponentials_) {
   const View<const float, 1> exponents(exponents_);
   const View<const std::int32_t, 1> bits(bits_);
   const View<float, 1> weights_out(weights_), exponentials_out(exponentials_);

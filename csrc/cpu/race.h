@@ -2,68 +2,115 @@
 #pragma once
 #include <vector>
 
-#include "cpu/tiles.h"
+#include "cpu/row.h"
 
 namespace warpdraw::WARPDRAW_ISA {
 
-struct RaceWorkspace {
+struct RaceSpace {
   std::vector<std::uint32_t> tile;
   std::vector<float> maximum, noise, bound;
+
+  void make_room(std::size_t count) {
+    if (tile.size() < count) tile.resize(count), maximum.resize(count), noise.resize(count), bound.resize(count);
+  }
 };
 
 WD_INLINE Floats keys_of(Floats mass, Floats noise) { return mass / noise; }
 
-template <typename T>
-std::uint32_t race_tokens(const Row<T>& row, std::int64_t tile, float scale, Boundary boundary, const Noise& noise) {
-  const Tile w = kept_weights(row.read(tile), tile, row.x_max, scale, boundary);
-  float best = 0.0f;
-  std::uint32_t winner = 0;
-  for (int i = 0; i < kVectors; ++i) {
-    const std::uint32_t first = std::uint32_t(tile * kTile + i * kLanes);
-    const Floats keys = keys_of(masses(w.x[i]), exponentials(noise_bits(noise, Stream::token, lane_index() + first)));
-    const float largest_key = largest(keys);
-    if (largest_key > best) best = largest_key, winner = first + __builtin_ctz(equal(keys, floats(best)));
-  }
-  return winner;
+// Calls visit(place, exponentials) for the tokens of a tile or for tiles in a row, four vectors at a time; `first` is a
+// multiple of 4.
+template <typename Visit> WD_INLINE void for_noise(const Noise& noise, Stream stream, std::uint32_t first, Visit visit) {
+  const NoiseWords run = noise_run(noise, stream, first);
+  for (int i = 0; i < 4; ++i) visit(i * kLanes, exponentials(run.word[i]));
 }
 
-// Only tiles that could win are read: a tile weighs at least what its largest token does, and at most 64 times that.
-template <typename T>
-std::uint32_t race(const Row<T>& row, float scale, Boundary boundary, const Noise& noise, RaceWorkspace& space) {
-  const std::size_t room = std::size_t(row.tiles) + 2 * kLanes;
-  if (space.tile.size() < room)
-    space.tile.resize(room), space.maximum.resize(room), space.noise.resize(room), space.bound.resize(room);
-  std::size_t count = 0;
-  for (std::int64_t tile = 0; tile < row.tiles; tile += kLanes) {
-    const Floats maxima = load(row.maxima + tile);
-    const Mask mask = at_least(maxima, floats(boundary.x));
-    compress_store(&space.maximum[count], mask, maxima);
-    compress_store(&space.tile[count], mask, lane_index() + std::uint32_t(tile));
-    count += std::size_t(__builtin_popcount(mask));
-  }
-  Floats certain = floats(0.0f);  // the largest key that some tile is known to reach
-  for (std::size_t i = 0; i < count; i += kLanes) {
-    Words tile;
-    memcpy(&tile, &space.tile[i], sizeof tile);
-    const Floats maximum = load(&space.maximum[i]);
-    const Floats e = exponentials(noise_bits(noise, Stream::tile, tile));
-    const Floats least = keys_of(masses(weights((maximum - row.x_max) * scale)), e);
-    memcpy(&space.noise[i], &e, sizeof e);
-    const Floats most = least * float(kTile);
-    memcpy(&space.bound[i], &most, sizeof most);
-    const Mask whole = above(maximum, floats(boundary.x)) & ((count - i >= kLanes ? 1u << kLanes : 1u << (count - i)) - 1);
-    certain = max(keep(whole, least), certain);
-  }
+template <typename T> std::uint32_t race_tokens(const Row<T>& row, std::int64_t tile, float highest, float scale,
+                                                const Interval& keeps, const Noise& noise) {
+  alignas(64) float w[kTile];
+  const Tile weights_kept = kept_weights(row.read(tile), tile, highest, scale, keeps);
+  memcpy(w, &weights_kept, sizeof w);
   float best = 0.0f;
-  const float threshold = largest(certain);
-  std::int64_t winner = -1;
-  for (std::size_t i = 0; i < count; ++i) {
-    if (space.bound[i] < threshold || space.bound[i] < best) continue;
-    const Tile w = kept_weights(row.read(space.tile[i]), space.tile[i], row.x_max, scale, boundary);
-    const float key = race_key(mass_sum(w.x, kVectors), space.noise[i]);
-    if (key > best) best = key, winner = space.tile[i];
+  int winner = 0;
+  for (int begin = 0; begin < kTile; begin += 4 * kLanes)
+    for_noise(noise, Stream::token, std::uint32_t(tile * kTile + begin), [&](int at, Floats e) {
+      const Floats keys = keys_of(masses(load(w + begin + at)), e);
+      const float largest_key = largest(keys);
+      if (largest_key > best) best = largest_key, winner = begin + at + __builtin_ctz(equal(keys, floats(best)));
+    });
+  return std::uint32_t(tile * kTile + winner);
+}
+
+// Bounds on the keys of tiles: each weighs at least what its largest kept token does, and at most 64 times the largest that may
+// be.
+struct TileBounds {
+  float highest, scale;
+  const Interval& keeps;
+  Floats certain = floats(0.0f);  // the largest key that some tile is known to reach
+
+  WD_MEMBER Floats of(Floats maximum, Floats e, Mask real) {
+    if (!keeps.is_prefix()) {
+      const Mask whole = above(maximum, floats(keeps.last.x)) & above(floats(keeps.first.x), maximum) & real;
+      const Floats key = keys_of(masses(weights((maximum - highest) * scale)), e);
+      certain = max(keep(whole, key), certain);
+      return choose(above(floats(highest), maximum), key, keys_of(masses(floats(1.0f)), e)) * float(kTile);
+    }
+    const Floats key = keys_of(masses(weights((maximum - highest) * scale)), e);
+    certain = max(keep(above(maximum, floats(keeps.last.x)) & real, key), certain);
+    return key * float(kTile);
   }
-  return race_tokens(row, winner, scale, boundary, noise);
+};
+
+// Only tiles that could win are read.
+template <typename T>
+std::uint32_t race(const Row<T>& row, float highest, float scale, const Interval& keeps, const Noise& noise, RaceSpace& space) {
+  space.make_room(std::size_t(row.tiles) + 8 * kLanes);
+  TileBounds bounds{highest, scale, keeps};
+  std::size_t count = 0;
+  const auto all_lanes = [](std::int64_t left) { return left >= kLanes ? kAllLanes : Mask((1u << left) - 1); };
+  const bool most = keeps.last.x <= -kLargest;  // nearly all tiles take part: they stay where they are, and share noise
+  if (most) {
+    count = std::size_t(row.tiles);
+    for (std::int64_t tile = 0; tile < row.tiles; tile += 4 * kLanes)
+      for_noise(noise, Stream::tile, std::uint32_t(tile), [&](int at, Floats e) {
+        const std::int64_t first = tile + at;
+        if (first >= row.tiles) return;
+        const Floats bound = bounds.of(load(row.maxima + first), e, all_lanes(row.tiles - first));
+        memcpy(&space.noise[std::size_t(first)], &e, sizeof e);
+        memcpy(&space.bound[std::size_t(first)], &bound, sizeof bound);
+      });
+  } else {
+    for (std::int64_t tile = 0; tile < row.tiles; tile += kLanes) {
+      const Floats maxima = load(row.maxima + tile);
+      const Mask mask = at_least(maxima, floats(keeps.last.x));
+      if (!mask) continue;
+      compress_store(&space.maximum[count], mask, maxima);
+      compress_store(&space.tile[count], mask, lane_index() + std::uint32_t(tile));
+      count += std::size_t(__builtin_popcount(mask));
+    }
+    for (std::size_t i = 0; i < count; i += kLanes) {
+      Words tile;
+      memcpy(&tile, &space.tile[i], sizeof tile);
+      const Floats e = exponentials(noise_bits(noise, Stream::tile, tile));
+      const Floats bound = bounds.of(load(&space.maximum[i]), e, all_lanes(std::int64_t(count - i)));
+      memcpy(&space.noise[i], &e, sizeof e);
+      memcpy(&space.bound[i], &bound, sizeof bound);
+    }
+  }
+
+  float best = 0.0f;
+  std::int64_t winner = -1;
+  const float certain = largest(bounds.certain);
+  for (std::size_t i = 0; i < count; i += kLanes) {
+    Mask mask = at_least(load(&space.bound[i]), floats(std::max(certain, best))) & all_lanes(std::int64_t(count - i));
+    for (; mask; mask &= mask - 1) {
+      const std::size_t at = i + std::size_t(__builtin_ctz(mask));
+      if (space.bound[at] < best) continue;
+      const std::int64_t tile = most ? std::int64_t(at) : space.tile[at];
+      const float key = race_key(mass_of_tile(kept_weights(row.read(tile), tile, highest, scale, keeps)), space.noise[at]);
+      if (key > best) best = key, winner = tile;
+    }
+  }
+  return race_tokens(row, winner, highest, scale, keeps, noise);
 }
 
 }  // namespace warpdraw::WARPDRAW_ISA

@@ -1,35 +1,54 @@
-// sample: one pass for the tile maxima, the filters' boundary among a few candidates, then the race.
-#include "core/outputs.h"
+// sample: one pass for the tile maxima, what the filters keep among a few candidates, then the race.
 #include "cpu/race.h"
-#include "cpu/rows.h"
-#include "cpu/select.h"
+#include "cpu/report.h"
 
 namespace warpdraw::WARPDRAW_ISA {
+namespace {
 
-void sample(Queue, Tensor logits_, PerRow<float> temperature, PerRow<std::int32_t> top_k, PerRow<float> top_p,
-            PerRow<float> min_p, PerRow<std::int64_t> seed, PerRow<std::int64_t> position, Order order, Tensor tokens,
-            Tensor valid, Tensor logprob, Tensor raw_logprob) {
-  const SampleOutputs out(tokens, valid, logprob, raw_logprob);
-  with_float(logits_.dtype, [&]<typename T>() {
-    const View<const T, 2> logits(logits_);
-    for_rows(logits.shape[0], logits.shape[1], [&](std::int64_t b) {
-      const Filter filter = make_filter(temperature[b], top_k[b], top_p[b], min_p[b], order);
-      if (!filter.valid) return out.reject(b);
-      with_row(logits.row(b), logits.shape[1], [&](const auto& row) {
-        if (!(row.x_max >= -kLargest)) return out.reject(b);
-        thread_local Candidates candidates;
-        thread_local RaceWorkspace space;
-        const Boundary boundary = select(row, filter, candidates);
-        const Noise noise{std::uint64_t(seed[b]), std::uint64_t(position[b])};
-        const std::uint32_t token = filter.greedy() ? boundary.id : race(row, filter.scale, boundary, noise, space);
-        out.accept(b, token);
-        const float x = to_float(row.logits[token]);
-        if (out.logprob)
-          out.logprob(b) = log_probability(exponent(x, row.x_max, filter.scale), mass_kept(row, filter.scale, boundary));
-        if (out.raw_logprob)
-          out.raw_logprob(b) = log_probability(exponent(x, row.x_max, kLog2E), mass_kept(row, kLog2E, keep_all()));
-      });
-    });
+struct Space {
+  RowSpace row, raw;
+  Candidates candidates;
+  RaceSpace race;
+};
+
+template <typename T>
+void sample_row(const Inputs& in, const SampleOutputs& out, Order order, const View<const T, 2>& logits, std::int64_t b) {
+  thread_local Space space;
+  const Noise noise{std::uint64_t(in.seed[b]), std::uint64_t(in.position[b])};
+  const Edits edits = make_edits(in, b);
+  Filter filter = make_filter(in, b, order, noise);
+  if (!edits.valid || !filter.valid) return out.reject(b);
+  bool drawn = false;
+  std::uint32_t token = 0;
+  with_row(logits.row(b), edits, space.row, [&](const auto& row) {
+    if (!(row.x_max >= -kLargest)) return out.reject(b);
+    const Interval keeps = select(row, filter, space.candidates);
+    const float highest = highest_kept(row, keeps);
+    token = filter.greedy() ? keeps.last.id : race(row, highest, filter.scale, keeps, noise, space.race);
+    drawn = true;
+    out.accept(b, token);
+    report_kept(out, b, row, keeps);
+    const bool top = out.top_of == TopOf::filtered && out.top_count();
+    if (!out.logprob && !top) return;
+    const std::uint64_t total = mass_kept(row, highest, filter.scale, keeps);
+    if (out.logprob) out.logprob(b) = log_probability(exponent(row.logit(token), highest, filter.scale), total);
+    if (top) report_top(out, b, row, keeps, highest, filter.scale, total, space.candidates);
+  });
+  if (!drawn || !out.needs_raw()) return;
+  const std::int64_t vocab = logits.shape[1];
+  Row<T> raw = plain_row(logits.row(b), vocab, space.raw);
+  if (out.rank) out.rank(b) = rank_of(raw, token);
+  use_finite(raw, space.raw, [&](const auto& row) { report_raw(out, b, row, token, space.candidates); });
+}
+
+}  // namespace
+
+void sample(Queue, const Inputs& in, const Reports& reports) {
+  const SampleOutputs out(reports);
+  with_float(in.logits.dtype, [&]<typename T>() {
+    const View<const T, 2> logits(in.logits);
+    in_parallel(logits.shape[0], logits.shape[0] * logits.shape[1] * std::int64_t(sizeof(T)),
+                [&](std::int64_t b) { sample_row(in, out, reports.order, logits, b); });
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/element.h"
 #include "core/filter.h"
 #include "core/philox.h"
 
@@ -12,6 +13,7 @@
 #endif
 
 #define WD_INLINE static inline __attribute__((always_inline))
+#define WD_MEMBER inline __attribute__((always_inline))
 
 namespace warpdraw::WARPDRAW_ISA {
 
@@ -74,16 +76,24 @@ WD_INLINE void compress_store(std::uint32_t* to, Mask mask, Words v) {
   _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(__mmask16(mask), __m512i(v)));
 }
 WD_INLINE float largest(Floats v) { return _mm512_reduce_max_ps(v); }
-// The sum of floor(w * 2^40).
-WD_INLINE std::uint64_t mass_sum(const Floats* w, int count) {
+// Adds up floor(w * 2^40).
+struct MassSum {
   __m512i sum = _mm512_setzero_si512();
-  for (int i = 0; i < count; ++i) {
-    const __m512 scaled = w[i] * kMassScale;
+
+  WD_MEMBER void add(Floats w) {
+    const __m512 scaled = w * kMassScale;
     sum = _mm512_add_epi64(sum, _mm512_cvttps_epi64(_mm512_castps512_ps256(scaled)));
     sum = _mm512_add_epi64(sum, _mm512_cvttps_epi64(_mm512_extractf32x8_ps(scaled, 1)));
   }
-  return std::uint64_t(_mm512_reduce_add_epi64(sum));
-}
+  // Four weights below 2^-10 at once: their sum fits in 32 bits.
+  WD_MEMBER void add_light(const Floats* w) {
+    __m512i four = _mm512_setzero_si512();
+    for (int i = 0; i < 4; ++i) four = _mm512_add_epi32(four, _mm512_cvttps_epi32(w[i] * kMassScale));
+    const __m512i low = _mm512_and_si512(four, _mm512_set1_epi64(0xffffffff));
+    sum = _mm512_add_epi64(sum, _mm512_add_epi64(low, _mm512_srli_epi64(four, 32)));
+  }
+  WD_MEMBER std::uint64_t total() const { return std::uint64_t(_mm512_reduce_add_epi64(sum)); }
+};
 WD_INLINE Floats load(const float* from) { return _mm512_loadu_ps(from); }
 WD_INLINE Floats load(const f16* from) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
 WD_INLINE Floats load(const bf16* from) {
@@ -119,16 +129,23 @@ WD_INLINE Words multiply_high(Words a, std::uint32_t b) {
   const __m256i even = _mm256_mul_epu32(v, m), odd = _mm256_mul_epu32(_mm256_srli_epi64(v, 32), m);
   return Words(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa));
 }
-// Doubles hold the sum of a tile exactly: 64 masses of at most 2^40.
-WD_INLINE std::uint64_t mass_sum(const Floats* w, int count) {
+// Doubles hold the sum of 1024 vectors of masses exactly; then it moves on.
+struct MassSum {
   __m256d sum = _mm256_setzero_pd();
-  for (int i = 0; i < count; ++i) {
-    const __m256 m = _mm256_floor_ps(w[i] * kMassScale);
+  std::uint64_t moved = 0;
+  int added = 0;
+
+  WD_MEMBER void add(Floats w) {
+    const __m256 m = _mm256_floor_ps(w * kMassScale);
     sum = _mm256_add_pd(sum, _mm256_cvtps_pd(_mm256_castps256_ps128(m)));
     sum = _mm256_add_pd(sum, _mm256_cvtps_pd(_mm256_extractf128_ps(m, 1)));
+    if (++added == 1024) *this = {_mm256_setzero_pd(), total(), 0};
   }
-  return std::uint64_t(sum[0] + sum[1] + sum[2] + sum[3]);
-}
+  WD_MEMBER void add_light(const Floats* w) {
+    for (int i = 0; i < 4; ++i) add(w[i]);
+  }
+  WD_MEMBER std::uint64_t total() const { return moved + std::uint64_t(sum[0] + sum[1] + sum[2] + sum[3]); }
+};
 
 #else
 
@@ -163,12 +180,17 @@ WD_INLINE Words multiply_high(Words a, std::uint32_t b) {
   for (int i = 0; i < kLanes; ++i) v[i] = std::uint32_t(std::uint64_t(a[i]) * b >> 32);
   return v;
 }
-WD_INLINE std::uint64_t mass_sum(const Floats* w, int count) {
+struct MassSum {
   std::uint64_t sum = 0;
-  for (int i = 0; i < count; ++i)
-    for (int lane = 0; lane < kLanes; ++lane) sum += mass(w[i][lane]);
-  return sum;
-}
+
+  WD_MEMBER void add(Floats w) {
+    for (int lane = 0; lane < kLanes; ++lane) sum += mass(w[lane]);
+  }
+  WD_MEMBER void add_light(const Floats* w) {
+    for (int i = 0; i < 4; ++i) add(w[i]);
+  }
+  WD_MEMBER std::uint64_t total() const { return sum; }
+};
 
 #endif
 
@@ -221,9 +243,16 @@ WD_INLINE Floats exponentials(Words r) {
   return -fma(e, floats(kLn2), f * q);
 }
 
-// Noise::bits for sixteen indices.
-WD_INLINE Words noise_bits(const Noise& noise, Stream stream, Words index) {
-  Words c0 = index >> 2, c1 = words(std::uint32_t(noise.position)), c2 = words(std::uint32_t(noise.position >> 32)),
+// w * -t, whose mass is the moment() of core/numerics.h.
+WD_INLINE Floats moments(Floats w, Floats t) { return choose(at_least(t, floats(-126.0f)), w * -t, floats(0.0f)); }
+
+struct NoiseWords {
+  Words word[4];
+};
+
+// Noise::block for as many blocks as there are lanes.
+WD_INLINE NoiseWords noise_blocks(const Noise& noise, Stream stream, Words block) {
+  Words c0 = block, c1 = words(std::uint32_t(noise.position)), c2 = words(std::uint32_t(noise.position >> 32)),
         c3 = words(std::uint32_t(stream));
   std::uint32_t key0 = std::uint32_t(noise.seed), key1 = std::uint32_t(noise.seed >> 32);
   for (int round = 0; round < kPhiloxRounds; ++round) {
@@ -232,9 +261,43 @@ WD_INLINE Words noise_bits(const Noise& noise, Stream stream, Words index) {
     c0 = high2 ^ c1 ^ key0, c1 = low2, c2 = high0 ^ c3 ^ key1, c3 = low0;
     key0 += kPhiloxKeyStep0, key1 += kPhiloxKeyStep1;
   }
+  return {{c0, c1, c2, c3}};
+}
+
+// Noise::bits for any indices.
+WD_INLINE Words noise_bits(const Noise& noise, Stream stream, Words index) {
+  const NoiseWords blocks = noise_blocks(noise, stream, index >> 2);
   const Ints word = reinterpret<Ints>(index & 3);
-  return (c0 & reinterpret<Words>(word == 0)) | (c1 & reinterpret<Words>(word == 1)) | (c2 & reinterpret<Words>(word == 2)) |
-         (c3 & reinterpret<Words>(word == 3));
+  return (blocks.word[0] & reinterpret<Words>(word == 0)) | (blocks.word[1] & reinterpret<Words>(word == 1)) |
+         (blocks.word[2] & reinterpret<Words>(word == 2)) | (blocks.word[3] & reinterpret<Words>(word == 3));
+}
+
+// Noise::bits for four vectors of indices in a row; the first is a multiple of 4. A block is evaluated once.
+WD_INLINE NoiseWords noise_run(const Noise& noise, Stream stream, std::uint32_t first) {
+  const NoiseWords blocks = noise_blocks(noise, stream, lane_index() + first / 4);
+  NoiseWords run;
+#if defined(__AVX512F__)
+  const __m512i a = __m512i(blocks.word[0]), b = __m512i(blocks.word[1]), c = __m512i(blocks.word[2]),
+                d = __m512i(blocks.word[3]);
+  const __m512i ab0 = _mm512_unpacklo_epi32(a, b), ab1 = _mm512_unpackhi_epi32(a, b);
+  const __m512i cd0 = _mm512_unpacklo_epi32(c, d), cd1 = _mm512_unpackhi_epi32(c, d);
+  // Blocks 0 4 8 12, then 1 5 9 13, 2 6 10 14, 3 7 11 15, each in a lane of 128 bits.
+  const __m512i q0 = _mm512_unpacklo_epi64(ab0, cd0), q1 = _mm512_unpackhi_epi64(ab0, cd0);
+  const __m512i q2 = _mm512_unpacklo_epi64(ab1, cd1), q3 = _mm512_unpackhi_epi64(ab1, cd1);
+  const __m512i lo01 = _mm512_shuffle_i32x4(q0, q1, 0x44), hi01 = _mm512_shuffle_i32x4(q0, q1, 0xee);
+  const __m512i lo23 = _mm512_shuffle_i32x4(q2, q3, 0x44), hi23 = _mm512_shuffle_i32x4(q2, q3, 0xee);
+  // lo01: blocks 0 4 1 5, lo23: blocks 2 6 3 7.
+  run.word[0] = Words(_mm512_shuffle_i32x4(lo01, lo23, 0x88));
+  run.word[1] = Words(_mm512_shuffle_i32x4(lo01, lo23, 0xdd));
+  run.word[2] = Words(_mm512_shuffle_i32x4(hi01, hi23, 0x88));
+  run.word[3] = Words(_mm512_shuffle_i32x4(hi01, hi23, 0xdd));
+#else
+  std::uint32_t transposed[4 * kLanes];
+  for (int block = 0; block < kLanes; ++block)
+    for (int word = 0; word < 4; ++word) transposed[4 * block + word] = blocks.word[word][block];
+  memcpy(&run, transposed, sizeof run);
+#endif
+  return run;
 }
 
 }  // namespace warpdraw::WARPDRAW_ISA

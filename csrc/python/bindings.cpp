@@ -1,39 +1,22 @@
-// Python bindings: one submodule a backend, one function an op. Tensors arrive through DLPack's C exchange table, so libtorch
-// is not linked. Arguments were checked against the op's contract before they come here; what is checked again guards memory,
-// not meaning.
+// Python bindings: one submodule a backend, one kernel an op. Tensors arrive through DLPack's C exchange table, so libtorch is
+// not linked.
 #include <pybind11/pybind11.h>
 
-#include <atomic>
-#include <type_traits>
-#include <utility>
-
 #include "core/filter.h"
-#include "core/float_environment.h"
 #include "core/philox.h"
-#include "ops.h"
+#include "invoke.h"
 #include "python/signature.h"
 
 using namespace warpdraw;
 
 namespace {
 
-// Binds one op of a CPU backend; counts its launches.
-template <auto function, typename... A> void bind(py::module_& module, const char* name, void (*)(Queue, A...)) {
-  static std::atomic<std::int64_t> launches{0};
-  module.def(name, [](std::conditional_t<std::is_same_v<A, Order>, int, A>... args) {
-    const auto on_host = [](const auto& arg) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(arg)>, Tensor>)
-        if (arg.present && arg.device != Device::cpu)
-          throw py::value_error("a CPU backend was given a tensor on another device");
-    };
-    (on_host(args), ...);
-    launches.fetch_add(1, std::memory_order_relaxed);
-    const py::gil_scoped_release unlocked;
-    const FloatEnvironment environment;
-    function(/*queue=*/nullptr, static_cast<A>(args)...);
-  });
-  py::dict counters = module.attr("launches");
-  counters[name] = py::cpp_function([] { return launches.load(std::memory_order_relaxed); });
+// Adds one op of a CPU backend.
+template <auto function> void bind(py::module_& module, const char* name) {
+  static const Kernel kernel(
+      name, Device::cpu, [](Queue queue, const Argument* arguments) { invoke(function, queue, arguments); },
+      argument_count(function));
+  module.attr(name) = py::cast(&kernel, py::return_value_policy::reference);
 }
 
 // The shared arithmetic, for known-answer tests.
@@ -54,24 +37,35 @@ void add_numerics(py::module_ module) {
 
 }  // namespace
 
-#define BIND(backend, op) bind<&backend::op>(module_##backend, #op, &backend::op)
+#define BIND(backend, op) bind<&backend::op>(module_##backend, #op)
 #define BACKEND(backend)                                    \
   py::module_ module_##backend = m.def_submodule(#backend); \
-  module_##backend.attr("launches") = py::dict();           \
   BIND(backend, softmax);                                   \
   BIND(backend, log_softmax);                               \
   BIND(backend, filter_logits);                             \
   BIND(backend, filter_probs);                              \
   BIND(backend, sample);                                    \
   BIND(backend, numerics)
+#define VECTOR_BACKEND(backend) \
+  BACKEND(backend);             \
+  BIND(backend, read_floor);    \
+  BIND(backend, exp_floor)
 
 PYBIND11_MODULE(_C, m) {
-  py::class_<Signature>(m, "Signature").def(py::init<std::string, py::sequence, py::sequence>()).def("bind", &Signature::bind);
+  py::class_<Prepared>(m, "Prepared").def("__call__", &Prepared::run);
+  py::class_<Kernel, std::unique_ptr<Kernel, py::nodelete>>(m, "Kernel")
+      .def_property_readonly("launches", &Kernel::launches)
+      .def("__call__", [](const Kernel& kernel, const py::args& bound) { kernel.run(kernel.read(bound).data()); })
+      .def("prepare", [](const Kernel& kernel, const py::args& bound) { return Prepared(kernel, bound); });
+  py::class_<Signature>(m, "Signature")
+      .def(py::init<std::string, py::sequence, py::sequence>())
+      .def("bind", &Signature::bind)
+      .def("call", &Signature::call);
   BACKEND(scalar);
-  BACKEND(portable);
+  VECTOR_BACKEND(portable);
 #ifdef WARPDRAW_HAS_avx2
-  BACKEND(avx2);
-  BACKEND(avx512);
+  VECTOR_BACKEND(avx2);
+  VECTOR_BACKEND(avx512);
 #endif
   add_numerics(m.def_submodule("numerics"));
 #ifdef __x86_64__

@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "core/float_environment.h"
 #include "python/dlpack_abi.h"
 #include "tensor.h"
 
@@ -83,42 +82,15 @@ inline py::object make_tensor(const dlpack::Exchange* api, DType dtype, dlpack::
   return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
 }
 
+// A tensor of a data type that kernels know.
+inline Tensor borrow(PyObject* object) {
+  const auto* api = exchange_of(object);
+  dlpack::Tensor t;
+  DType dtype;
+  if (!api) throw py::type_error("expected a tensor, got " + py::repr(object).cast<std::string>().substr(0, 80));
+  if (api->borrow(object, &t)) throw py::error_already_set();
+  if (!dtype_from(t.dtype, &dtype)) throw py::type_error("unsupported dtype");
+  return borrowed(t, dtype);
+}
+
 }  // namespace warpdraw
-
-namespace pybind11::detail {
-
-// None is an absent tensor.
-template <> struct type_caster<warpdraw::Tensor> {
-  PYBIND11_TYPE_CASTER(warpdraw::Tensor, const_name("torch.Tensor"));
-  bool load(handle source, bool) {
-    if (source.is_none()) return true;
-    const auto* api = warpdraw::exchange_of(source.ptr());
-    if (!api) return false;
-    warpdraw::dlpack::Tensor t;
-    warpdraw::DType dtype;
-    if (api->borrow(source.ptr(), &t)) throw error_already_set();
-    if (!warpdraw::dtype_from(t.dtype, &dtype)) throw type_error("unsupported dtype");
-    value = warpdraw::borrowed(t, dtype);
-    return true;
-  }
-};
-
-// A Python number, or a tensor with a value for each row.
-template <typename T> struct type_caster<warpdraw::PerRow<T>> {
-  PYBIND11_TYPE_CASTER(warpdraw::PerRow<T>, const_name("number | torch.Tensor"));
-  bool load(handle source, bool convert) {
-    make_caster<T> number;
-    if (PyFloat_Check(source.ptr()) || PyLong_Check(source.ptr())) {
-      const warpdraw::FloatEnvironment environment;  // so that a subnormal number is not flushed on its way to fp32
-      if (!number.load(source, convert)) return false;
-      value.value = cast_op<T>(number);
-      return true;
-    }
-    make_caster<warpdraw::Tensor> tensor;
-    if (source.is_none() || !tensor.load(source, convert)) return false;
-    value.tensor = warpdraw::View<const T, 1>(cast_op<warpdraw::Tensor&>(tensor));
-    return true;
-  }
-};
-
-}  // namespace pybind11::detail

@@ -1,7 +1,5 @@
 #include "python/signature.h"
 
-#include <cmath>
-
 #include "core/numerics.h"
 
 namespace warpdraw {
@@ -60,216 +58,328 @@ constexpr auto kQuoted = [](const std::string& word) { return "'" + word + "'"; 
 
 }  // namespace
 
-bool Signature::Argument::accepts(DType dtype) const {
+bool Signature::Parameter::accepts(DType dtype) const {
   for (const DType allowed : dtypes)
     if (allowed == dtype) return true;
   return false;
 }
 
 Signature::Signature(std::string op, const py::sequence& inputs, const py::sequence& outputs) : op_(std::move(op)) {
-  for (const auto& spec : inputs) arguments_.push_back(parse(spec, false));
-  inputs_ = arguments_.size();
-  for (const auto& spec : outputs) arguments_.push_back(parse(spec, true));
-  for (std::size_t i = 0; i < inputs_; ++i) positional_ += arguments_[i].choices.empty();
+  if (inputs.size() > kMostInputs || outputs.size() > kMostOutputs) throw py::value_error("contract: too many arguments");
+  for (const auto& spec : inputs) parameters_.push_back(parse(spec, false));
+  inputs_ = parameters_.size();
+  for (const auto& spec : outputs) parameters_.push_back(parse(spec, true));
+  if (letters_.size() > kMostSizes) throw py::value_error("contract: too many size letters");
+  for (std::size_t i = 0; i < inputs_; ++i) {
+    Parameter& parameter = parameters_[i];
+    positional_ += parameter.choices.empty() && parameter.size_letter < 0;
+    if (py::hasattr(inputs[i], "partner") && !inputs[i].attr("partner").is_none())
+      parameter.partner = input_named(inputs[i].attr("partner").cast<std::string>());
+  }
+  for (const Parameter& parameter : parameters_) {
+    Argument value;
+    if (!parameter.choices.empty()) value.integer = check_choice(parameter, parameter.fallback.ptr());
+    if (parameter.takes_number || parameter.size_letter >= 0) {
+      value.number = parameter.fallback.cast<double>();
+      value.integer = std::int64_t(value.number);
+    }
+    defaults_.push_back(value);
+  }
 }
 
-Signature::Argument Signature::parse(const py::handle& spec, bool output) {
-  Argument argument;
-  argument.name = spec.attr("name").cast<std::string>();
-  argument.key = py::reinterpret_steal<py::object>(PyUnicode_InternFromString(argument.name.c_str()));
+int Signature::input_named(const std::string& name) const {
+  for (std::size_t i = 0; i < parameters_.size(); ++i)
+    if (parameters_[i].name == name) return int(i);
+  throw py::value_error("contract: no input is named " + name);
+}
+
+int Signature::letter_of(const std::string& letter) {
+  std::size_t index = 0;
+  while (index < letters_.size() && letters_[index] != letter) ++index;
+  if (index == letters_.size()) letters_.push_back(letter);
+  return int(index);
+}
+
+Signature::Size Signature::parse_size(const std::string& text) {
+  const std::size_t slash = text.find('/');
+  if (slash == std::string::npos) return {letter_of(text), -1};
+  return {-1, input_named(text.substr(0, slash))};
+}
+
+Signature::Parameter Signature::parse(const py::handle& spec, bool output) {
+  Parameter parameter;
+  parameter.name = spec.attr("name").cast<std::string>();
+  parameter.key = py::reinterpret_steal<py::object>(PyUnicode_InternFromString(parameter.name.c_str()));
   if (py::hasattr(spec, "choices")) {
-    for (const auto& choice : spec.attr("choices")) argument.choices.push_back(choice.cast<std::string>());
-    argument.fallback = spec.attr("default");
-    return argument;
+    for (const auto& choice : spec.attr("choices")) parameter.choices.push_back(choice.cast<std::string>());
+    parameter.fallback = spec.attr("default");
+    return parameter;
   }
-  argument.optional = spec.attr("optional").cast<bool>();
+  if (!spec.attr("high_size").is_none()) parameter.high_letter = letter_of(spec.attr("high_size").cast<std::string>());
+  if (py::hasattr(spec, "letter")) {
+    parameter.size_letter = letter_of(spec.attr("letter").cast<std::string>());
+    parameter.fallback = spec.attr("default");
+    parameter.integer = true;
+    parameter.range = "[0, " + letters_[parameter.high_letter] + "]";
+    return parameter;
+  }
+  parameter.optional = spec.attr("optional").cast<bool>();
   for (const auto& word : spec.attr("dtype_names")) {
     for (const DType dtype : kDTypes)
-      if (name_of(dtype) == word.cast<std::string>()) argument.dtypes.push_back(dtype);
+      if (name_of(dtype) == word.cast<std::string>()) parameter.dtypes.push_back(dtype);
   }
-  argument.integer = argument.dtypes[0] == DType::i32 || argument.dtypes[0] == DType::i64;
-  for (const auto& word : spec.attr("sizes")) {
-    const auto letter = word.cast<std::string>();
-    std::size_t index = 0;
-    while (index < letters_.size() && letters_[index] != letter) ++index;
-    if (index == letters_.size()) letters_.push_back(letter);
-    argument.sizes.push_back(int(index));
+  parameter.integer = parameter.dtypes[0] == DType::i32 || parameter.dtypes[0] == DType::i64;
+  for (const auto& size : spec.attr("sizes")) parameter.sizes.push_back(parse_size(size.cast<std::string>()));
+  if (!spec.attr("same_dtype_as").is_none())
+    parameter.same_dtype_as = input_named(spec.attr("same_dtype_as").cast<std::string>());
+  if (output) return parameter;
+  parameter.takes_number = !spec.attr("default").is_none();
+  if (parameter.takes_number || parameter.optional) parameter.fallback = spec.attr("default");
+  if (parameter.takes_number) {
+    parameter.low = spec.attr("low").cast<double>();
+    parameter.high = spec.attr("high").cast<double>();
+    parameter.range = spec.attr("range_text").cast<std::string>();
   }
-  if (letters_.size() > Call{}.sizes.size()) throw py::value_error("contract: too many size letters");
-  if (!spec.attr("same_dtype_as").is_none()) {
-    const auto other = spec.attr("same_dtype_as").cast<std::string>();
-    for (std::size_t i = 0; i < arguments_.size(); ++i)
-      if (arguments_[i].name == other) argument.same_dtype_as = int(i);
-  }
-  if (output) {
-    argument.fallback = py::bool_(!argument.optional);
-    return argument;
-  }
-  argument.takes_number = !spec.attr("default").is_none();
-  if (argument.takes_number || argument.optional) argument.fallback = spec.attr("default");
-  if (argument.takes_number) {
-    argument.low = spec.attr("low").cast<double>();
-    argument.high = spec.attr("high").cast<double>();
-    argument.range = spec.attr("range_text").cast<std::string>();
-  }
-  return argument;
+  return parameter;
 }
 
-std::string Signature::shape_text(const Argument& argument) const {
-  return "[" + joined(argument.sizes, ", ", [this](int letter) { return letters_[letter]; }) + "]";
+std::string Signature::shape_text(const Parameter& parameter) const {
+  return "[" + joined(parameter.sizes, ", ", [this](Size size) { return size.letter < 0 ? "W" : letters_[size.letter]; }) + "]";
 }
 
-// Fills each argument's slot from the call or with its fallback; borrowed from args, kwargs or the argument.
-void Signature::place(const py::args& args, const py::kwargs& kwargs, std::vector<PyObject*>& slots) const {
+// Notes what the call gives for each parameter.
+void Signature::place(const py::tuple& args, const py::dict& kwargs, Call& call) const {
   if (args.size() > positional_)
     throw py::type_error(op_ + ": expected at most " + std::to_string(positional_) + " positional arguments, got " +
                          std::to_string(args.size()));
-  for (std::size_t i = 0; i < args.size(); ++i) slots[i] = PyTuple_GET_ITEM(args.ptr(), i);
+  for (std::size_t i = 0; i < args.size(); ++i) call.given[i] = PyTuple_GET_ITEM(args.ptr(), Py_ssize_t(i));
   PyObject *key, *value;
   for (Py_ssize_t position = 0; PyDict_Next(kwargs.ptr(), &position, &key, &value);) {
     std::size_t i = 0;
-    while (i < arguments_.size() && arguments_[i].key.ptr() != key) ++i;
-    if (i == arguments_.size())  // not the interned string itself: compare the text
-      for (i = 0; i < arguments_.size() && PyUnicode_Compare(arguments_[i].key.ptr(), key) != 0;) ++i;
-    if (i == arguments_.size())
+    while (i < parameters_.size() && parameters_[i].key.ptr() != key) ++i;
+    if (i == parameters_.size())  // not the interned string itself: compare the text
+      for (i = 0; i < parameters_.size() && PyUnicode_Compare(parameters_[i].key.ptr(), key) != 0;) ++i;
+    if (i == parameters_.size())
       throw py::type_error(op_ + ": unexpected argument " + text_of(key) + "; expected one of " +
-                           joined(arguments_, ", ", [](const Argument& argument) { return argument.name; }));
-    if (slots[i]) throw py::type_error(op_ + ": got " + arguments_[i].name + " twice");
-    slots[i] = value;
-  }
-  for (std::size_t i = 0; i < arguments_.size(); ++i) {
-    if (slots[i]) continue;
-    slots[i] = arguments_[i].fallback.ptr();
-    if (!slots[i])
-      throw py::type_error(op_ + ": missing argument " + arguments_[i].name + ", a tensor " + shape_text(arguments_[i]));
+                           joined(parameters_, ", ", [](const Parameter& parameter) { return parameter.name; }));
+    if (call.given[i]) throw py::type_error(op_ + ": got " + parameters_[i].name + " twice");
+    call.given[i] = value;
   }
 }
 
-void Signature::check_tensor(const Argument& argument, PyObject* value, Call& call, DType* dtype) const {
+void Signature::check_words(const Parameter& parameter, const Size& size, std::int64_t words, const Call& call) const {
+  const Argument& counted = call.values[size.words_for];
+  std::int64_t vocab = 1;
+  for (std::size_t i = 0; i < letters_.size(); ++i)
+    if (int(i) == parameters_[size.words_for].high_letter) vocab = call.sizes[i];
+  const std::int64_t needed = counted.tensor.present ? 1 : counted.integer ? counted.integer : vocab;
+  const std::int64_t least = (needed + 31) / 32, most = (vocab + 31) / 32;
+  if (words < least || words > most)
+    throw py::value_error(
+        parameter.name + ": expected shape " + shape_text(parameter) + " with W " +
+        (least == most ? "= " + std::to_string(most) : "in [" + std::to_string(least) + ", " + std::to_string(most) + "]") +
+        " words of 32 bits, got W = " + std::to_string(words));
+}
+
+void Signature::check_tensor(const Parameter& parameter, PyObject* value, Call& call, Tensor* out) const {
   const dlpack::Exchange* api = exchange_of(value);
   if (!api) {
-    const char* also = argument.takes_number ? (argument.integer ? "an int or " : "a number or ") : "";
-    throw py::type_error(argument.name + ": expected " + also + "a tensor " + shape_text(argument) + " of " +
-                         dtypes_text(argument.dtypes) + ", got " + text_of(value).substr(0, 80));
+    const char* also = parameter.takes_number ? (parameter.integer ? "an int or " : "a number or ") : "";
+    throw py::type_error(parameter.name + ": expected " + also + "a tensor " + shape_text(parameter) + " of " +
+                         dtypes_text(parameter.dtypes) + ", got " + text_of(value).substr(0, 80));
   }
   dlpack::Tensor t;
   if (api->borrow(value, &t)) {
     const py::error_already_set error;
     const auto text = py::str(error.value()).cast<std::string>();
-    throw py::value_error(argument.name + ": expected a dense tensor with data: " + text.substr(0, text.find('\n')));
+    throw py::value_error(parameter.name + ": expected a dense tensor with data: " + text.substr(0, text.find('\n')));
   }
-  if (!dtype_from(t.dtype, dtype) || !argument.accepts(*dtype))
-    throw py::type_error(argument.name + ": expected a tensor of " + dtypes_text(argument.dtypes) + ", got " +
+  DType dtype;
+  if (!dtype_from(t.dtype, &dtype) || !parameter.accepts(dtype))
+    throw py::type_error(parameter.name + ": expected a tensor of " + dtypes_text(parameter.dtypes) + ", got " +
                          name_of(t.dtype));
   if (!call.api) {
     call.api = api;
     call.device = t.device;
   } else if (t.device.type != call.device.type || t.device.id != call.device.id) {
-    throw py::value_error(argument.name + ": expected a tensor on " + name_of(call.device) + " like " + arguments_[0].name +
+    throw py::value_error(parameter.name + ": expected a tensor on " + name_of(call.device) + " like " + parameters_[0].name +
                           ", got one on " + name_of(t.device));
   }
-  if (t.ndim != int(argument.sizes.size()))
-    throw py::value_error(argument.name + ": expected shape " + shape_text(argument) + ", got " + shape_of(t.shape, t.ndim));
+  if (t.ndim != int(parameter.sizes.size()))
+    throw py::value_error(parameter.name + ": expected shape " + shape_text(parameter) + ", got " + shape_of(t.shape, t.ndim));
   bool empty = false;
   for (int i = 0; i < t.ndim; ++i) {
-    std::int64_t& size = call.sizes[argument.sizes[i]];
-    const std::string& letter = letters_[argument.sizes[i]];
+    empty |= t.shape[i] == 0;
+    if (parameter.sizes[i].letter < 0) {
+      check_words(parameter, parameter.sizes[i], t.shape[i], call);
+      continue;
+    }
+    std::int64_t& size = call.sizes[parameter.sizes[i].letter];
+    const std::string& letter = letters_[parameter.sizes[i].letter];
     if (size < 0) size = t.shape[i];
     if (size != t.shape[i])
-      throw py::value_error(argument.name + ": expected shape " + shape_text(argument) + " with " + letter + " = " +
+      throw py::value_error(parameter.name + ": expected shape " + shape_text(parameter) + " with " + letter + " = " +
                             std::to_string(size) + ", got " + shape_of(t.shape, t.ndim));
     if ((size == 0 && letter != "B") || (size > kMaxVocab && letter == "V"))
-      throw py::value_error(argument.name + ": expected " + letter + " of at least 1" +
+      throw py::value_error(parameter.name + ": expected " + letter + " of at least 1" +
                             (letter == "V" ? " and at most " + std::to_string(kMaxVocab) : "") + ", got shape " +
                             shape_of(t.shape, t.ndim));
-    empty |= size == 0;
   }
   if (t.ndim > 1 && t.shape[t.ndim - 1] > 1 && t.strides[t.ndim - 1] != 1)
-    throw py::value_error(argument.name + ": expected a contiguous last axis (stride 1), got strides " +
+    throw py::value_error(parameter.name + ": expected a contiguous last axis (stride 1), got strides " +
                           shape_of(t.strides, t.ndim));
-  if (!t.data && !empty) throw py::value_error(argument.name + ": expected a tensor with data, got a fake one");
+  if (!t.data && !empty) throw py::value_error(parameter.name + ": expected a tensor with data, got a fake one");
+  *out = borrowed(t, dtype);
 }
 
-py::object Signature::check_number(const Argument& argument, PyObject* value) const {
-  const auto outside = [&](const std::string& allowed) {
-    throw py::value_error(argument.name + ": expected a value in " + allowed + ", got " + text_of(value));
+void Signature::check_number(const Parameter& parameter, PyObject* value, const Call& call, Argument* out) const {
+  const auto outside = [&] {
+    const std::string letter = parameter.high_letter < 0 ? "" : letters_[parameter.high_letter];
+    throw py::value_error(
+        parameter.name + ": expected a value in " + parameter.range +
+        (letter.empty() ? "" : " with " + letter + " = " + std::to_string(call.sizes[parameter.high_letter])) + ", got " +
+        text_of(value));
   };
-  if (argument.integer) {
-    const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value));
+  if (parameter.integer) {
+    const auto index = py::reinterpret_steal<py::object>(PyBool_Check(value) ? nullptr : PyNumber_Index(value));
     if (!index) {
       PyErr_Clear();
-      throw py::type_error(argument.name + ": expected an int, got " + text_of(value).substr(0, 80));
+      throw py::type_error(parameter.name + ": expected an int, got " + text_of(value).substr(0, 80));
     }
     int overflow = 0;
     const long long number = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
-    if (overflow || double(number) < argument.low || double(number) > argument.high) outside(argument.range);
-    return index;
+    const double high = parameter.high_letter < 0 ? parameter.high : double(call.sizes[parameter.high_letter]);
+    if (overflow || double(number) < parameter.low || double(number) > high) outside();
+    out->integer = number;
+    out->number = double(number);
+    return;
   }
   const double number = PyFloat_AsDouble(value);
   if (number == -1.0 && PyErr_Occurred()) {
     PyErr_Clear();
-    throw py::type_error(argument.name + ": expected a number, got " + text_of(value).substr(0, 80));
+    throw py::type_error(parameter.name + ": expected a number, got " + text_of(value).substr(0, 80));
   }
-  if (!(number >= argument.low && number <= argument.high)) outside(argument.range);
-  return py::float_(number);
+  if (!(number >= parameter.low && number <= parameter.high)) outside();
+  out->number = number;
 }
 
-py::object Signature::check_choice(const Argument& argument, PyObject* value) const {
+std::int64_t Signature::check_choice(const Parameter& parameter, PyObject* value) const {
   if (PyUnicode_Check(value))
-    for (std::size_t i = 0; i < argument.choices.size(); ++i)
-      if (PyUnicode_CompareWithASCIIString(value, argument.choices[i].c_str()) == 0) return py::int_(i);
-  throw py::value_error(argument.name + ": expected one of " + joined(argument.choices, ", ", kQuoted) + ", got " +
+    for (std::size_t i = 0; i < parameter.choices.size(); ++i)
+      if (PyUnicode_CompareWithASCIIString(value, parameter.choices[i].c_str()) == 0) return std::int64_t(i);
+  throw py::value_error(parameter.name + ": expected one of " + joined(parameter.choices, ", ", kQuoted) + ", got " +
                         text_of(value));
 }
 
-py::object Signature::make_output(const Argument& argument, PyObject* value, Call& call) const {
-  const DType wanted = argument.same_dtype_as >= 0 ? call.dtypes[argument.same_dtype_as] : argument.dtypes[0];
-  if (value == Py_True) {
-    std::array<std::int64_t, 8> shape;
-    for (std::size_t i = 0; i < argument.sizes.size(); ++i) shape[i] = call.sizes[argument.sizes[i]];
-    return make_tensor(call.api, wanted, call.device, std::int32_t(argument.sizes.size()), shape.data());
+void Signature::bind_inputs(Call& call) const {
+  std::copy(defaults_.begin(), defaults_.end(), call.values.begin());
+  call.sizes.fill(-1);
+  for (std::size_t i = 0; i < inputs_; ++i) {
+    const Parameter& parameter = parameters_[i];
+    PyObject* value = call.given[i];
+    Argument& argument = call.values[i];
+    if (parameter.size_letter >= 0) call.sizes[parameter.size_letter] = argument.integer;
+    if (!value) {
+      if (!parameter.fallback)
+        throw py::type_error(op_ + ": missing argument " + parameter.name + ", a tensor " + shape_text(parameter));
+    } else if (parameter.size_letter >= 0) {
+      check_number(parameter, value, call, &argument);
+      call.sizes[parameter.size_letter] = argument.integer;
+    } else if (!parameter.choices.empty()) {
+      argument.integer = check_choice(parameter, value);
+    } else if (parameter.takes_number && !PyBool_Check(value) && !exchange_of(value) &&
+               (parameter.integer ? PyIndex_Check(value) : PyNumber_Check(value))) {
+      check_number(parameter, value, call, &argument);
+    } else if (parameter.optional && value == Py_None) {
+      call.given[i] = nullptr;
+    } else {
+      check_tensor(parameter, value, call, &argument.tensor);
+    }
   }
-  if (value == Py_False || value == Py_None) {
-    if (argument.optional) return py::none();
-  } else if (exchange_of(value)) {
-    DType dtype;
-    check_tensor(argument, value, call, &dtype);
-    if (argument.same_dtype_as >= 0 && dtype != wanted)
-      throw py::type_error(argument.name + ": expected a tensor of " + name_of(wanted) + " like " +
-                           arguments_[argument.same_dtype_as].name + ", got " + name_of(dtype));
-    return py::reinterpret_borrow<py::object>(value);
+  for (std::size_t i = 0; i < inputs_; ++i) {
+    const int partner = parameters_[i].partner;
+    if (partner >= 0 && call.values[i].tensor.present && !call.values[partner].tensor.present)
+      throw py::value_error(parameters_[partner].name + ": expected a tensor " + shape_text(parameters_[partner]) +
+                            " together with " + parameters_[i].name + ", got None");
   }
-  throw py::type_error(argument.name + ": expected " + (argument.optional ? "True, False" : "True") + " or a tensor " +
-                       shape_text(argument) + " to write into, got " + text_of(value).substr(0, 80));
 }
 
-py::tuple Signature::bind(const py::args& args, const py::kwargs& kwargs) const {
-  std::vector<PyObject*> slots(arguments_.size(), nullptr);
-  place(args, kwargs, slots);
-  Call call;
-  call.sizes.fill(-1);
-  call.dtypes.resize(inputs_);
-  py::tuple bound(arguments_.size());
-  for (std::size_t i = 0; i < arguments_.size(); ++i) {
-    const Argument& argument = arguments_[i];
-    PyObject* value = slots[i];
-    py::object result;
-    if (i >= inputs_) {
-      result = make_output(argument, value, call);
-    } else if (!argument.choices.empty()) {
-      result = check_choice(argument, value);
-    } else if (argument.takes_number && !PyBool_Check(value) && !exchange_of(value) &&
-               (argument.integer ? PyIndex_Check(value) : PyNumber_Check(value))) {
-      result = check_number(argument, value);
-    } else if (!(argument.optional && value == Py_None)) {
-      check_tensor(argument, value, call, &call.dtypes[i]);
-      result = py::reinterpret_borrow<py::object>(value);
-    } else {
-      result = py::none();
+bool Signature::made_by_default(const Parameter& output, const Call& call) const {
+  if (!output.optional) return true;
+  for (std::size_t i = 0; i < inputs_; ++i)
+    for (const Size& size : output.sizes)
+      if (parameters_[i].size_letter >= 0 && parameters_[i].size_letter == size.letter) return call.values[i].integer > 0;
+  return false;
+}
+
+py::object Signature::make_output(const Parameter& parameter, PyObject* value, Call& call, Tensor* out) const {
+  const DType wanted = parameter.same_dtype_as >= 0 ? call.values[parameter.same_dtype_as].tensor.dtype : parameter.dtypes[0];
+  if (!value) value = made_by_default(parameter, call) ? Py_True : Py_None;
+  if (value == Py_True) {
+    std::array<std::int64_t, kMostSizes> shape;
+    for (std::size_t i = 0; i < parameter.sizes.size(); ++i) {
+      shape[i] = call.sizes[parameter.sizes[i].letter];
+      if (shape[i] == 0 && i > 0)
+        throw py::value_error(parameter.name + ": expected " + letters_[parameter.sizes[i].letter] + " of at least 1, got 0");
     }
-    PyTuple_SET_ITEM(bound.ptr(), Py_ssize_t(i), result.release().ptr());
+    py::object made = make_tensor(call.api, wanted, call.device, std::int32_t(parameter.sizes.size()), shape.data());
+    *out = borrow(made.ptr());
+    return made;
+  }
+  if (value == Py_False || value == Py_None) {
+    if (parameter.optional) return py::none();
+  } else if (exchange_of(value)) {
+    check_tensor(parameter, value, call, out);
+    if (parameter.same_dtype_as >= 0 && out->dtype != wanted)
+      throw py::type_error(parameter.name + ": expected a tensor of " + name_of(wanted) + " like " +
+                           parameters_[parameter.same_dtype_as].name + ", got " + name_of(out->dtype));
+    return py::reinterpret_borrow<py::object>(value);
+  }
+  throw py::type_error(parameter.name + ": expected " + (parameter.optional ? "True, False" : "True") + " or a tensor " +
+                       shape_text(parameter) + " to write into, got " + text_of(value).substr(0, 80));
+}
+
+void Signature::make_outputs(Call& call) const {
+  for (std::size_t i = inputs_; i < parameters_.size(); ++i)
+    call.outputs[i - inputs_] = make_output(parameters_[i], call.given[i], call, &call.values[i].tensor);
+}
+
+py::tuple Signature::bind(const py::tuple& args, const py::dict& kwargs) const {
+  Call call;
+  place(args, kwargs, call);
+  bind_inputs(call);
+  make_outputs(call);
+  py::tuple bound(parameters_.size());
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& parameter = parameters_[i];
+    py::object value = py::none();
+    if (i >= inputs_)
+      value = call.outputs[i - inputs_];
+    else if (call.values[i].tensor.present)
+      value = py::reinterpret_borrow<py::object>(call.given[i]);
+    else if (parameter.integer || !parameter.choices.empty())
+      value = py::int_(call.values[i].integer);
+    else if (parameter.takes_number)
+      value = py::float_(call.values[i].number);
+    if (i < inputs_ && parameter.optional && !call.values[i].tensor.present) value = py::none();
+    PyTuple_SET_ITEM(bound.ptr(), Py_ssize_t(i), value.release().ptr());
   }
   return bound;
+}
+
+py::object Signature::call(const Kernel* kernel, const py::tuple& args, const py::dict& kwargs) const {
+  Call call;
+  place(args, kwargs, call);
+  bind_inputs(call);
+  if (!kernel || kernel->device() != (call.device.type == dlpack::kCpu ? Device::cpu : Device::cuda)) return py::none();
+  if (kernel->arguments() != parameters_.size())
+    throw py::type_error(op_ + ": the kernel does not take what the contract says");
+  make_outputs(call);
+  kernel->run(call.values.data());
+  py::tuple outputs(parameters_.size() - inputs_);
+  for (std::size_t i = 0; i < outputs.size(); ++i)
+    PyTuple_SET_ITEM(outputs.ptr(), Py_ssize_t(i), call.outputs[i].release().ptr());
+  return outputs;
 }
 
 }  // namespace warpdraw

@@ -1,56 +1,81 @@
-// An op's contract as native code: binds the arguments of a Python call, checks them and makes the outputs.
+// An op's contract as native code: binds the arguments of a Python call, checks them, makes the outputs and runs a kernel.
 #pragma once
 #include <array>
 #include <string>
 #include <vector>
 
+#include "invoke.h"
 #include "python/exchange.h"
+#include "python/kernel.h"
 
 namespace warpdraw {
 
 class Signature {
  public:
-  // Inputs and outputs as warpdraw.contract parses them; the attributes used here are those of its TensorSpec and ChoiceSpec.
+  // Inputs and outputs as warpdraw.contract parses them; the attributes used here are those of its specifications.
   Signature(std::string op, const py::sequence& inputs, const py::sequence& outputs);
 
   // The arguments of a kernel: inputs in order (a choice as its index), then outputs (None where not asked for).
-  py::tuple bind(const py::args& args, const py::kwargs& kwargs) const;
+  py::tuple bind(const py::tuple& args, const py::dict& kwargs) const;
+
+  // Runs the kernel on the arguments and returns the outputs; None, and nothing done, where the tensors are on another device.
+  py::object call(const Kernel* kernel, const py::tuple& args, const py::dict& kwargs) const;
 
  private:
-  struct Argument {
+  static constexpr std::size_t kMostInputs = 48, kMostOutputs = 16, kMostSizes = 16;
+
+  // The size of an axis: a letter's, or the words of 32 bits that a parameter needs.
+  struct Size {
+    int letter = -1;
+    int words_for = -1;  // index of the parameter
+  };
+  struct Parameter {
     std::string name;
     py::object key;       // the name as an interned Python string
     py::object fallback;  // the value if none is given; null if one must be
     bool optional = false;
+    int size_letter = -1;              // a size that the caller gives, else
     std::vector<std::string> choices;  // a choice if not empty, else a tensor:
     std::vector<DType> dtypes;
     int same_dtype_as = -1;  // an input whose dtype this one has
-    std::vector<int> sizes;  // letters
+    int partner = -1;        // an input that must be given with this one
+    std::vector<Size> sizes;
     bool takes_number = false;
     bool integer = false;
     double low = 0, high = 0;  // for numbers
+    int high_letter = -1;      // the size that is the upper end
     std::string range;
 
     bool accepts(DType dtype) const;
   };
-  // What the inputs of one call have in common.
+  // One call: what was given, and what its inputs have in common.
   struct Call {
+    std::array<PyObject*, kMostInputs + kMostOutputs> given{};  // borrowed; null where the default serves
+    std::array<Argument, kMostInputs + kMostOutputs> values;
+    std::array<py::object, kMostOutputs> outputs;
+    std::array<std::int64_t, kMostSizes> sizes;
     const dlpack::Exchange* api = nullptr;
     dlpack::Device device{};
-    std::array<std::int64_t, 8> sizes;
-    std::vector<DType> dtypes;
   };
 
-  Argument parse(const py::handle& spec, bool output);
-  void place(const py::args& args, const py::kwargs& kwargs, std::vector<PyObject*>& slots) const;
-  void check_tensor(const Argument& argument, PyObject* value, Call& call, DType* dtype) const;
-  py::object check_number(const Argument& argument, PyObject* value) const;
-  py::object check_choice(const Argument& argument, PyObject* value) const;
-  py::object make_output(const Argument& argument, PyObject* value, Call& call) const;
-  std::string shape_text(const Argument& argument) const;
+  Parameter parse(const py::handle& spec, bool output);
+  Size parse_size(const std::string& text);
+  int letter_of(const std::string& letter);
+  int input_named(const std::string& name) const;
+  void place(const py::tuple& args, const py::dict& kwargs, Call& call) const;
+  void bind_inputs(Call& call) const;
+  void make_outputs(Call& call) const;
+  void check_tensor(const Parameter& parameter, PyObject* value, Call& call, Tensor* out) const;
+  void check_words(const Parameter& parameter, const Size& size, std::int64_t words, const Call& call) const;
+  void check_number(const Parameter& parameter, PyObject* value, const Call& call, Argument* out) const;
+  std::int64_t check_choice(const Parameter& parameter, PyObject* value) const;
+  py::object make_output(const Parameter& parameter, PyObject* value, Call& call, Tensor* out) const;
+  bool made_by_default(const Parameter& output, const Call& call) const;
+  std::string shape_text(const Parameter& parameter) const;
 
   std::string op_;
-  std::vector<Argument> arguments_;  // inputs, then outputs
+  std::vector<Parameter> parameters_;  // inputs, then outputs
+  std::vector<Argument> defaults_;
   std::size_t inputs_ = 0, positional_ = 0;
   std::vector<std::string> letters_;
 };

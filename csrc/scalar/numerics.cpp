@@ -5,7 +5,7 @@
 
 namespace warpdraw::scalar {
 
-void numerics(Queue, Tensor exponents_, Tensor bits_, Tensor weights_, Tensor exponentials_) {
+void numerics(Queue, const Tensor& exponents_, const Tensor& bits_, const Tensor& weights_, const Tensor& exponentials_) {
   const View<const float, 1> exponents(exponents_);
   const View<const std::int32_t, 1> bits(bits_);
   const View<float, 1> weights(weights_), exponentials(exponentials_);

@@ -2,7 +2,7 @@
 #include <map>
 
 #include "core/outputs.h"
-#include "core/philox.h"
+#include "scalar/edits.h"
 #include "scalar/row.h"
 
 namespace warpdraw::scalar {
@@ -19,36 +19,83 @@ std::uint32_t race(const std::map<std::uint32_t, std::uint64_t>& masses, const N
   return winner;
 }
 
+std::uint32_t draw(const Row& row, Places kept, float scale, const Noise& noise) {
+  std::map<std::uint32_t, std::uint64_t> tiles, members;
+  const auto each = [&](auto visit) {
+    for (std::size_t i = kept.begin; i < kept.end; ++i) visit(key_id(row.ranked[i]), mass(row.weight_of(kept, i, scale)));
+  };
+  each([&](std::uint32_t id, std::uint64_t m) { tiles[id / kTile] += m; });
+  const std::uint32_t tile = race(tiles, noise, Stream::tile);
+  each([&](std::uint32_t id, std::uint64_t m) {
+    if (id / kTile == tile) members[id] = m;
+  });
+  return race(members, noise, Stream::token);
+}
+
+// The first tokens of what is seen, and their log-probabilities.
+void report_top(const SampleOutputs& out, std::int64_t b, const Row& row, Places seen, float scale) {
+  if (out.top_count() == 0) return;
+  const std::uint64_t total = row.sums(seen, scale).mass;
+  std::size_t place = 0;
+  for (; place < std::size_t(out.top_count()) && seen.begin + place < seen.end; ++place)
+    out.set_top(b, std::int64_t(place), key_id(row.ranked[seen.begin + place]),
+                log_probability(row.exponent_of(seen, seen.begin + place, scale), total));
+  out.fill_top(b, std::int64_t(place));
+}
+
+void report_kept(const SampleOutputs& out, std::int64_t b, const Row& row, Places kept) {
+  if (out.kept_count) out.kept_count(b) = std::int32_t(kept.end - kept.begin);
+  if (!out.kept_ids) return;
+  std::vector<std::uint32_t> ids;
+  for (std::size_t i = kept.begin; i < kept.end; ++i) ids.push_back(key_id(row.ranked[i]));
+  std::sort(ids.begin(), ids.end());
+  ids.resize(std::min(ids.size(), std::size_t(out.kept_ids.shape[1])));
+  std::copy(ids.begin(), ids.end(), out.kept_ids.row(b));
+  out.fill_kept(b, std::int64_t(ids.size()));
+}
+
 }  // namespace
 
-void sample(Queue, Tensor logits_, PerRow<float> temperature, PerRow<std::int32_t> top_k, PerRow<float> top_p,
-            PerRow<float> min_p, PerRow<std::int64_t> seed, PerRow<std::int64_t> position, Order order, Tensor tokens,
-            Tensor valid, Tensor logprob, Tensor raw_logprob) {
-  const SampleOutputs out(tokens, valid, logprob, raw_logprob);
-  with_float(logits_.dtype, [&]<typename T>() {
-    const View<const T, 2> logits(logits_);
+void sample(Queue, const Inputs& in, const Reports& reports) {
+  const SampleOutputs out(reports);
+  with_float(in.logits.dtype, [&]<typename T>() {
+    const View<const T, 2> logits(in.logits);
     for (std::int64_t b = 0; b < logits.shape[0]; ++b) {
-      const Row row(logits.row(b), logits.shape[1]);
-      const Filter filter = make_filter(temperature[b], top_k[b], top_p[b], min_p[b], order);
-      const std::size_t kept = row.kept(filter);
-      if (kept == 0) {
+      const Noise noise{std::uint64_t(in.seed[b]), std::uint64_t(in.position[b])};
+      const Edits edits = make_edits(in, b);
+      Filter filter = make_filter(in, b, reports.order, noise);
+      if (!edits.valid || !filter.valid) {
         out.reject(b);
         continue;
       }
-      const Noise noise{std::uint64_t(seed[b]), std::uint64_t(position[b])};
-      std::map<std::uint32_t, std::uint64_t> tiles, members;
-      for (std::size_t i = 0; i < kept; ++i)
-        tiles[key_id(row.ranked[i]) / kTile] += mass(row.weight_of(row.ranked[i], filter.scale));
-      const std::uint32_t tile = race(tiles, noise, Stream::tile);
-      for (std::size_t i = 0; i < kept; ++i)
-        if (key_id(row.ranked[i]) / kTile == tile)
-          members[key_id(row.ranked[i])] = mass(row.weight_of(row.ranked[i], filter.scale));
-      const std::uint32_t token = race(members, noise, Stream::token);
+      const std::vector<float> raw_logits = to_floats(logits.row(b), logits.shape[1]);
+      std::vector<float> edited = raw_logits;
+      apply(edits, edited);
+      const Row row(edited), raw(raw_logits);
+      const Places kept = row.kept(filter);
+      if (kept.begin == kept.end) {
+        out.reject(b);
+        continue;
+      }
+      const std::uint32_t token = draw(row, kept, filter.scale, noise);
       out.accept(b, token);
-      if (out.logprob)
-        out.logprob(b) = log_probability(exponent(row.x[token], row.x_max, filter.scale), row.mass_of(kept, filter.scale));
-      if (out.raw_logprob)
-        out.raw_logprob(b) = log_probability(exponent(row.x[token], row.x_max, kLog2E), row.mass_of(row.ranked.size(), kLog2E));
+      const auto log_probability_in = [&](const Row& of, Places seen, float scale) {
+        const float t = exponent(of.x[token], of.logit(seen.begin), scale);
+        return log_probability(t, of.sums(seen, scale).mass);
+      };
+      if (out.logprob) out.logprob(b) = log_probability_in(row, kept, filter.scale);
+      if (out.raw_logprob) out.raw_logprob(b) = log_probability_in(raw, raw.all(), kLog2E);
+      if (out.rank) {
+        const float x = raw_logits[token];
+        std::int32_t before = 0;
+        for (std::size_t i = 0; i < raw_logits.size(); ++i) before += raw_logits[i] > x || (raw_logits[i] == x && i < token);
+        out.rank(b) = before + 1;
+      }
+      report_kept(out, b, row, kept);
+      if (out.top_of == TopOf::filtered)
+        report_top(out, b, row, kept, filter.scale);
+      else
+        report_top(out, b, raw, raw.all(), kLog2E);
     }
   });
 }

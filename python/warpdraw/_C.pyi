@@ -1,12 +1,21 @@
-# The native module: how calls are bound, and a submodule of kernels for each backend, reached through Backend.run only.
-from collections.abc import Sequence
+# The native module: how calls are bound and run, and a submodule of kernels for each backend.
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from .contract import Spec
 
+class Kernel:
+    @property
+    def launches(self) -> int: ...
+    def __call__(self, *bound: Any) -> None: ...
+    def prepare(self, *bound: Any) -> Callable[[], None]: ...
+
 class Signature:
     def __init__(self, op: str, inputs: Sequence[Spec], outputs: Sequence[Spec]) -> None: ...
-    def bind(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]: ...
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]: ...
+    def call(
+        self, kernel: Kernel | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Any, ...] | None: ...
 
 numerics: ModuleType

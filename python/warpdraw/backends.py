@@ -48,8 +48,8 @@ class Backend:
             getattr(self.module, op.name)(*bound)
 
     def launches(self) -> dict[str, int]:
-        native: dict[str, Any] = getattr(self.module, "launches", {})
-        return {**self.calls, **{name: read() for name, read in native.items()}}
+        kernels = {name: kernel for name, kernel in vars(self.module).items() if hasattr(kernel, "launches")} if self.module else {}
+        return {**self.calls, **{name: kernel.launches for name, kernel in kernels.items()}}
 
 
 def _native() -> list[Backend]:
@@ -142,6 +142,12 @@ def use(name: str) -> Iterator[None]:
         yield
     finally:
         _forced.reset(previous)
+
+
+def native_kernel(name: str) -> _C.Kernel | None:
+    """The kernel that an op runs on the CPU, or on whatever backend is forced, if it is a native one."""
+    kernel: _C.Kernel | None = getattr((_forced.get() or _BACKENDS["cpu"]).module, name, None)
+    return kernel
 
 
 def backend_for(device: torch.device) -> Backend:

@@ -1,13 +1,18 @@
 """The grammar of contracts: one string says an op's inputs, their types, shapes, defaults and ranges, and its outputs.
 
-    logits: float[B V], temperature: f32[B] = 1.0 in [0, inf), bias: f32[B V]?, order: vllm|hf = vllm
-        -> tokens: i64|i32[B], logprob: f32[B]?
+    logits: float[B V], temperature: f32[B] = 1.0 in [0, inf), ids: i32[B C]?, bias: f32[B C]? with ids,
+    vocab_size: i32[B] = 0 in [0, V], bitmask: i32[B vocab_size/32]?, top_n: N = 0 in [0, V], order: vllm|hf = vllm
+        -> tokens: i64|i32[B], logprob: f32[B]?, top_ids: i32[B N]?
 
-An input is a tensor ``dtype[sizes]``, optional with ``?``. With a default it is a parameter that also takes one
-Python number for all rows; numbers are checked against the range, tensor entries by the kernel, row by row. Words
-joined by ``|`` without sizes are a choice. ``float`` stands for f32, f16 or bf16, ``logits.dtype`` for the dtype of
-another input. Capital letters are sizes, bound on first sight; all but B are at least 1. An output with ``?`` is
-made on request. The native ``Signature`` binds and checks calls by what is parsed here.
+An input is a tensor ``dtype[sizes]``, optional with ``?``; ``with`` names inputs that must come with it. With a
+default it is a parameter that also takes one Python number for all rows; numbers are checked against the range, tensor
+entries by the kernel, row by row. Words joined by ``|`` without sizes are a choice. ``float`` stands for f32, f16 or
+bf16, ``logits.dtype`` for the dtype of another input.
+
+Capital letters are sizes, bound on first sight; all but B are at least 1. A letter in the place of a type makes a size
+that the caller gives as a number. ``vocab_size/32`` is a size of that many words of 32 bits: enough for the parameter
+(0 is V), and for V at most. An output with ``?`` is made on request, or when its size was given. The native
+``Signature`` binds and checks calls by what is parsed here.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ LARGEST = {
 }
 
 _ITEM = re.compile(
-    r"(?P<name>\w+): (?P<types>[\w.|-]+)(\[(?P<sizes>[^\]]*)\])?(?P<optional>\?)?"
+    r"(?P<name>\w+): (?P<types>[\w.|-]+)(\[(?P<sizes>[^\]]*)\])?(?P<optional>\?)?( with (?P<partners>\w+))?"
     r"( = (?P<default>[\w.-]+))?( in (?P<range>[\[(]\S+, [^\s,]+[\])]))?"
 )
 
@@ -52,6 +57,8 @@ class TensorSpec:
     range_text: str  # the interval that numbers lie in, and its ends as closed ones
     low: float
     high: float
+    high_size: str | None = None  # the size that is the upper end
+    partner: str | None = None  # the input that must be given with this one
 
     @property
     def dtype_names(self) -> tuple[str, ...]:
@@ -67,7 +74,17 @@ class ChoiceSpec:
     default: str
 
 
-Spec = TensorSpec | ChoiceSpec
+@dataclass(frozen=True)
+class SizeSpec:
+    """One size that the caller gives, at most another one."""
+
+    name: str
+    letter: str
+    default: int
+    high_size: str
+
+
+Spec = TensorSpec | ChoiceSpec | SizeSpec
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,8 @@ def _parse_side(side: str) -> list[Spec]:
 
 def _spec(match: re.Match[str]) -> Spec:
     name, types, default = match["name"], match["types"], match["default"]
+    if match["sizes"] is None and len(types) == 1 and types.isupper():
+        return SizeSpec(name, types, int(default), _high_size(match["range"]) or "")
     if match["sizes"] is None:
         choices = tuple(types.split("|"))
         return ChoiceSpec(name, choices, default or choices[0])
@@ -120,7 +139,15 @@ def _spec(match: re.Match[str]) -> Spec:
         range_text,
         low,
         high,
+        _high_size(match["range"]),
+        match["partners"],
     )
+
+
+def _high_size(text: str | None) -> str | None:
+    """The size letter that ends an interval, if one does."""
+    end = (text or "0")[:-1].split(", ")[-1]
+    return end if end.isupper() and len(end) == 1 else None
 
 
 def _range(text: str | None, dtype: torch.dtype) -> tuple[str, float, float]:
@@ -129,7 +156,7 @@ def _range(text: str | None, dtype: torch.dtype) -> tuple[str, float, float]:
     smallest = -largest if dtype.is_floating_point else -largest - 1
     if text is None:
         return f"[{smallest}, {largest}]", smallest, largest
-    low, high = (float(end) for end in text[1:-1].split(", "))
+    low, high = (largest if end.isupper() else float(end) for end in text[1:-1].split(", "))
     if text[0] == "(":
         low = math.nextafter(low, math.inf)
     if text[-1] == ")":

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from . import _C
-from .backends import backend_for
-from .contract import ChoiceSpec, Contract, TensorSpec
+from .backends import backend_for, native_kernel
+from .contract import ChoiceSpec, Contract, SizeSpec, Spec, TensorSpec
 
 OPS: dict[str, Op] = {}
 LIBRARY: Any = torch.library.Library("warpdraw", "DEF")  # type: ignore[no-untyped-call]
@@ -21,7 +21,8 @@ LIBRARY: Any = torch.library.Library("warpdraw", "DEF")  # type: ignore[no-untyp
 class Op:
     """A public op: call it with the inputs of its contract, in order or by name; outputs are keywords.
 
-    An output given as a tensor is written in place; an optional one given as True is made, else it is None.
+    An output given as a tensor is written in place; an optional one given as True, or with a size of its own that
+    is given, is made; else it is None.
     """
 
     def __init__(self, contract: str, reference: Callable[..., Any]):
@@ -31,12 +32,13 @@ class Op:
         self.__doc__ = f"{inspect.getdoc(reference)}\n\nContract: {self.contract.text}"
         self.__module__ = reference.__module__
         self.__signature__ = _signature(self.contract)
-        self._bind = _C.Signature(self.name, self.contract.inputs, self.contract.outputs).bind
+        signature = _C.Signature(self.name, self.contract.inputs, self.contract.outputs)
+        self._bind, self._call_native = signature.bind, signature.call
         self._count = len(self.contract.inputs)
         fields = [spec.name for spec in self.contract.outputs]
-        self._pack: Callable[..., Any] = lambda output: output
+        self._pack: Callable[[Any], Any] = lambda outputs: outputs[0]
         if len(fields) > 1:
-            self._pack = namedtuple(self.name.title().replace("_", "") + "Result", fields)  # type: ignore[misc]
+            self._pack = namedtuple(self.name.title().replace("_", "") + "Result", fields)._make  # type: ignore[misc]
         self._node = _Node(self)
 
     def __repr__(self) -> str:
@@ -44,17 +46,27 @@ class Op:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
-            return self._pack(*self._node.call(args, kwargs))
+            return self._pack(self._node.call(args, kwargs))
         # Eager calls skip the dispatcher, which costs more than these kernels do.
-        return self._pack(*self.run(*args, **kwargs))
+        return self._pack(self.run(args, kwargs))
 
-    def run(self, *args: Any, **kwargs: Any) -> tuple[Tensor | None, ...]:
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor | None, ...]:
         """Check the arguments, make the outputs and run the backend that their device picks, or the forced one."""
-        bound = self._bind(*args, **kwargs)
-        backend = backend_for(bound[0].device)
-        backend.run(self, bound)
-        outputs: tuple[Tensor | None, ...] = bound[self._count :]
+        outputs = self._call_native(native_kernel(self.name), args, kwargs)
+        if outputs is None:
+            bound = self._bind(args, kwargs)
+            backend_for(bound[0].device).run(self, bound)
+            outputs = bound[self._count :]
         return outputs
+
+    def prepare(self, *args: Any, **kwargs: Any) -> Callable[[], None]:
+        """Bind a call once: what is returned runs the kernel on the same tensors, without checks, for measurements."""
+        bound = self._bind(args, kwargs)
+        backend = backend_for(bound[0].device)
+        if backend.module is None:
+            raise ValueError(f"backend: expected one with native kernels, got {backend.name}")
+        prepared: Callable[[], None] = getattr(backend.module, self.name).prepare(*bound)
+        return prepared
 
     def run_reference(self, bound: tuple[Any, ...]) -> None:
         inputs = [
@@ -65,11 +77,14 @@ class Op:
         results = results if isinstance(results, tuple) else (results,)
         for output, result in zip(bound[self._count :], results, strict=True):
             if output is not None:
+                assert output.shape == result.shape
                 output.copy_(result)
 
 
 class _Node:
-    """The op as one opaque torch.library node: tensors for all parameters, empty tensors for outputs not asked for."""
+    """The op as one opaque torch.library node: a tensor or None for each parameter, an empty tensor for what was not
+    asked for.
+    """
 
     def __init__(self, op: Op):
         self.op = op
@@ -84,17 +99,16 @@ class _Node:
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor | None]:
         """Call the node from code that is being compiled."""
-        given = inspect.signature(self.op).bind(*args, **kwargs)
-        given.apply_defaults()
-        sizes = self._sizes(given.arguments.values())
-        device = next(value.device for value in given.arguments.values() if isinstance(value, Tensor))
+        given = inspect.signature(self.op).bind(*args, **kwargs).arguments
+        sizes = self._sizes(given)
+        device = next(value.device for value in given.values() if isinstance(value, Tensor))
         inputs = []
         for spec in self.inputs:
-            value = given.arguments[spec.name]
+            value = given.get(spec.name, None if isinstance(spec, TensorSpec) else spec.default)
             if isinstance(spec, TensorSpec) and isinstance(value, (int, float)):
                 value = torch.full([sizes[letter] for letter in spec.sizes], value, dtype=spec.dtypes[0], device=device)
             inputs.append(value)
-        requests = [given.arguments[spec.name] for spec in self.outputs]
+        requests = [given.get(spec.name, self._by_default(spec, sizes)) for spec in self.outputs]
         wanted = [isinstance(request, Tensor) or bool(request) for request in requests]
         flags = [want for spec, want in zip(self.outputs, wanted, strict=True) if spec.optional]
         results = self.function(*inputs, *flags)
@@ -104,34 +118,43 @@ class _Node:
         return outputs
 
     def run(self, *arguments: Any) -> Any:
-        inputs = arguments[: len(self.inputs)]
-        named = {spec.name: value for spec, value in zip(self.inputs, inputs, strict=True)}
-        return self._results(self.op.run(**named, **self._requests(arguments)), inputs[0].device)
+        inputs = self._named(arguments)
+        given = {name: value for name, value in inputs.items() if value is not None}
+        return self._results(self.op.run((), {**given, **self._requests(arguments)}), arguments[0].device)
 
     def fake(self, *arguments: Any) -> Any:
-        inputs = arguments[: len(self.inputs)]
+        inputs = self._named(arguments)
         sizes = self._sizes(inputs)
-        dtypes = {spec.name: value.dtype for spec, value in zip(self.inputs, inputs, strict=True) if _is_tensor(value)}
         outputs = [
             torch.empty(
                 [sizes[letter] for letter in spec.sizes],
-                dtype=dtypes[spec.same_dtype_as] if spec.same_dtype_as else spec.dtypes[0],
-                device=inputs[0].device,
+                dtype=inputs[spec.same_dtype_as].dtype if spec.same_dtype_as else spec.dtypes[0],
+                device=arguments[0].device,
             )
             if wanted
             else None
             for spec, wanted in zip(self.outputs, self._requests(arguments).values(), strict=True)
         ]
-        return self._results(outputs, inputs[0].device)
+        return self._results(outputs, arguments[0].device)
+
+    def _named(self, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        return {spec.name: value for spec, value in zip(self.inputs, arguments, strict=False)}
 
     def _requests(self, arguments: tuple[Any, ...]) -> dict[str, bool]:
         flags = iter(arguments[len(self.inputs) :])
         return {spec.name: next(flags) if spec.optional else True for spec in self.outputs}
 
-    def _sizes(self, inputs: Any) -> dict[str, int]:
+    def _by_default(self, output: TensorSpec, sizes: dict[str, int]) -> bool:
+        own = [spec.letter for spec in self.inputs if isinstance(spec, SizeSpec) and spec.letter in output.sizes]
+        return not output.optional or any(sizes[letter] > 0 for letter in own)
+
+    def _sizes(self, given: dict[str, Any]) -> dict[str, int]:
         sizes: dict[str, int] = {}
-        for spec, value in zip(self.inputs, inputs, strict=False):
-            if isinstance(spec, TensorSpec) and _is_tensor(value):
+        for spec in self.inputs:
+            value = given.get(spec.name)
+            if isinstance(spec, SizeSpec):
+                sizes[spec.letter] = spec.default if value is None else value
+            elif isinstance(spec, TensorSpec) and isinstance(value, Tensor):
                 for letter, size in zip(spec.sizes, value.shape, strict=True):
                     sizes.setdefault(letter, size)
         return sizes
@@ -142,25 +165,25 @@ class _Node:
         return results[0] if len(results) == 1 else tuple(results)
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
-
-
-def _schema_of(spec: TensorSpec | ChoiceSpec) -> str:
+def _schema_of(spec: Spec) -> str:
     if isinstance(spec, ChoiceSpec):
         return f"str {spec.name}"
-    return f"Tensor{'?' if spec.optional else ''} {spec.name}"
+    if isinstance(spec, SizeSpec):
+        return f"SymInt {spec.name}"
+    return f"Tensor{'?' if spec.optional or spec.default is not None else ''} {spec.name}"
 
 
 def _signature(contract: Contract) -> inspect.Signature:
-    """What help() shows: inputs in order, then choices and outputs by keyword."""
+    """What help() shows: inputs in order, then sizes, choices and outputs by keyword."""
     parameter = inspect.Parameter
     parameters = []
     for spec in contract.inputs:
-        kind = parameter.KEYWORD_ONLY if isinstance(spec, ChoiceSpec) else parameter.POSITIONAL_OR_KEYWORD
+        kind = parameter.POSITIONAL_OR_KEYWORD if isinstance(spec, TensorSpec) else parameter.KEYWORD_ONLY
         required = isinstance(spec, TensorSpec) and spec.default is None and not spec.optional
         parameters.append(parameter(spec.name, kind, default=parameter.empty if required else spec.default))
-    parameters += [parameter(spec.name, parameter.KEYWORD_ONLY, default=not spec.optional) for spec in contract.outputs]
+    for spec in contract.outputs:
+        default = None if spec.optional else True
+        parameters.append(parameter(spec.name, parameter.KEYWORD_ONLY, default=default))
     return inspect.Signature(parameters)
 
 
