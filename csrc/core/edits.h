@@ -40,10 +40,11 @@ struct Edits {
   WD_HD bool reads_history() const { return history.size && (counts_tokens() || dry_multiplier > 0.0f || ngram > 0); }
 };
 
-inline bool all_ids(Span<std::int32_t> ids, std::int64_t vocab) {
-  bool good = true;
-  for (const std::int32_t id : ids) good &= id >= -1 && id < vocab;
-  return good;
+// Whether all ids lie in [lowest, vocab).
+inline bool all_ids(Span<std::int32_t> ids, std::int64_t vocab, std::int32_t lowest = -1) {
+  std::uint32_t outside = 0;
+  for (const std::int32_t id : ids) outside |= std::uint32_t(id) - std::uint32_t(lowest) >= std::uint32_t(vocab - lowest);
+  return !outside;
 }
 
 inline Edits make_edits(const Inputs& in, std::int64_t row) {
@@ -78,8 +79,7 @@ inline Edits make_edits(const Inputs& in, std::int64_t row) {
             fabsf(e.presence) <= kLargest && e.dry_multiplier >= 0.0f && e.dry_multiplier <= kLargest && e.dry_base >= 1.0f &&
             e.dry_base <= kLargest && e.dry_allowed >= 1 && e.ngram >= 0;
   if (e.valid && e.dry_multiplier > 0.0f) e.valid = all_ids(e.breakers, all);
-  if (e.valid && e.reads_history())
-    for (const std::int32_t id : e.history) e.valid &= id >= 0 && id < all;
+  if (e.valid && e.reads_history()) e.valid = all_ids(e.history, all, 0);
   return e;
 }
 

@@ -27,6 +27,7 @@ struct Boundary {
 
   // Whether a token stands before the cut.
   WD_HD bool keeps(float logit, std::uint32_t token) const { return logit > x || (logit == x && token <= id); }
+  WD_HD bool operator==(const Boundary& other) const { return x == other.x && id == other.id; }
 };
 
 // Keeps every candidate: all logits but -inf and NaN.

@@ -13,27 +13,37 @@ struct Candidates {
   std::vector<std::uint32_t> id;
   std::vector<std::uint64_t> key;
   std::size_t count = 0;
+
+  void make_room(std::int64_t tiles) {
+    const std::size_t room = std::size_t(tiles + 1) * kTile;
+    if (x.size() < room) x.resize(room), id.resize(room), key.resize(room);
+  }
 };
 
-// The tokens of an interval whose logit is at least the threshold, by id.
-template <typename T> void gather(const Row<T>& row, float threshold, const Interval& seen, Candidates& to) {
-  const std::size_t room = std::size_t(row.tiles + 1) * kTile;
-  if (to.x.size() < room) to.x.resize(room), to.id.resize(room), to.key.resize(room);
-  to.count = 0;
-  const bool cuts = !seen.is_prefix() || seen.last.x >= threshold;
-  row.for_tiles_reaching(threshold, [&](std::int64_t tile) {
+// The tokens of an interval whose logit is at least `low` and below `high`, by id; their ids are not always needed.
+template <bool WithIds = true, typename T>
+void gather(const Row<T>& row, float low, const Interval& seen, Candidates& to, float high = HUGE_VALF) {
+  to.make_room(row.tiles);
+  std::size_t count = 0;
+  float* x = to.x.data();
+  std::uint32_t* id = to.id.data();
+  const bool cuts = !seen.is_prefix() || seen.last.x >= low, bounded = high <= kLargest;
+  row.for_tiles_reaching(low, [&](std::int64_t tile) {
     const Tile here = row.read(tile);
     for (int i = 0; i < kVectors; ++i) {
+      Mask mask = at_least(here.x[i], floats(low));
+      if (bounded) mask &= above(floats(high), here.x[i]);
+      if (!mask) continue;
       const std::uint32_t first = std::uint32_t(tile * kTile + i * kLanes);
-      Mask mask = at_least(here.x[i], floats(threshold));
-      if (cuts && mask) mask &= kept(here.x[i], first, seen);
-      compress_store(&to.x[to.count], mask, here.x[i]);
-      compress_store(&to.id[to.count], mask, lane_index() + first);
-      to.count += std::size_t(__builtin_popcount(mask));
+      if (cuts) mask &= kept(here.x[i], first, seen);
+      compress_store(x + count, mask, here.x[i]);
+      if (WithIds) compress_store(id + count, mask, lane_index() + first);
+      count += std::size_t(__builtin_popcount(mask));
     }
   });
+  to.count = count;
   const Floats filler = floats(-HUGE_VALF);
-  memcpy(&to.x[to.count], &filler, sizeof filler);  // so that whole vectors can be read
+  memcpy(x + count, &filler, sizeof filler);  // so that whole vectors can be read
 }
 
 inline std::uint64_t* rank(Candidates& candidates) {
@@ -46,7 +56,7 @@ inline std::uint64_t mass_of(const Candidates& candidates, float highest, float 
   for (std::size_t i = 0; i < candidates.count; i += kLanes) {
     const std::size_t left = candidates.count - i;
     const Mask mask = left >= kLanes ? kAllLanes : Mask((1u << left) - 1);
-    sum.add(keep(mask, weights((load(&candidates.x[i]) - highest) * scale)));
+    sum.add(keep(mask, weights((load(&candidates.x[i]) - highest) * scale, kMassScale)));
   }
   return sum.total();
 }
@@ -57,22 +67,24 @@ std::uint64_t mass_of(const std::uint64_t* keys, std::size_t count, float highes
 // The shortest prefix of the ranked tokens whose mass reaches the target; all of them if none does. Reorders the keys.
 Boundary nucleus(std::uint64_t* keys, std::size_t count, std::uint64_t target, float highest, float scale);
 
-// The same among many candidates, all of logit `lowest` or more, none of mass zero.
-Boundary nucleus(Candidates& candidates, float lowest, std::uint64_t target, float highest, float scale);
-
-// Adds mass over `bins` equal steps of a value in [0, 1] and finds the one, from the highest down, where it reaches the target;
-// takes what lies above off the target.
+// Mass over equal steps of a value; higher bins come first.
 struct MassHistogram {
   static constexpr int kBins = 1024;
   std::uint64_t bins[kBins] = {};
 
-  void add(Ints bin, Floats masses, std::size_t lanes) {
-    for (std::size_t lane = 0; lane < lanes; ++lane) bins[bin[lane]] += std::uint64_t(masses[lane]);
+  WD_MEMBER void add(Ints bin, Floats masses, std::size_t lanes) {
+    using Wide = std::int64_t __attribute__((vector_size(kLanes * 8)));
+    const Wide m = __builtin_convertvector(masses, Wide);
+    for (std::size_t lane = 0; lane < lanes; ++lane) bins[bin[lane]] += std::uint64_t(m[lane]);
   }
+  // The bin, from the highest down, where the sum reaches the target; what lies above is taken off the target. -1 if it never
+  // does.
   int crossing(std::uint64_t& target) const {
-    int at = kBins - 1;
-    while (at > 0 && (bins[at] == 0 || bins[at] < target)) target -= bins[at--];
-    return at;
+    for (int at = kBins - 1; at >= 0; --at) {
+      if (bins[at] != 0 && bins[at] >= target) return at;
+      target -= bins[at];
+    }
+    return -1;
   }
 };
 

@@ -27,7 +27,7 @@ void read_floor(Queue, const Tensor& logits, const Tensor& out) {
 void exp_floor(Queue, const Tensor& logits, const Tensor& out) {
   over_rows(logits, out, 0.0f, [](const Tile& x, Floats& sum) {
     Floats part = floats(0.0f);
-    for (const Floats v : x.x) part += weights((v - 30.0f) * kLog2E);
+    for (const Floats v : x.x) part += weights<true>((v - 30.0f) * kLog2E);
     sum += part;
   });
 }

@@ -80,8 +80,8 @@ template <typename T> Boundary top_n_sigma(const Row<T>& row, float n) {
     const Tile here = row.read(tile);
     memcpy(x, &here, sizeof x);
     double steps[kTile], squared[kTile];
-    for (int i = 0; i < kTile; ++i) {
-      const double s = deviations.steps(x[i] >= -kLargest ? x[i] : row.x_max);  // no candidate, no step
+    for (int i = 0; i < kTile; ++i) {  // truncated, which is what steps() does with what is not negative
+      const double s = std::int32_t((deviations.highest - double(x[i] >= -kLargest ? x[i] : row.x_max)) * deviations.scale);
       steps[i] = s, squared[i] = s * s;
     }
     for (int width = kTile / 2; width > 0; width /= 2)  // a tile's sums are whole numbers that doubles hold
@@ -117,7 +117,7 @@ Interval typical_p(const Row<T>& row, float p, float scale, const Interval& seen
   MassHistogram histogram;
   for (std::size_t i = 0; i < candidates.count; i += kLanes) {
     const Floats t = (load(&candidates.x[i]) - highest) * scale;
-    histogram.add(clamped(bins_of(t)), masses(weights(t)), std::min<std::size_t>(kLanes, candidates.count - i));
+    histogram.add(clamped(bins_of(t)), weights(t, kMassScale), std::min<std::size_t>(kLanes, candidates.count - i));
   }
   const int crossing = histogram.crossing(target);
   thread_local std::vector<Near> near;

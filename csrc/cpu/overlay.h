@@ -24,83 +24,103 @@ class Overlay {
 
   // Which tokens of a tile may be candidates, one bit each.
   WD_MEMBER std::uint64_t allowed(std::int64_t tile) const {
-    if (!words_) return ~std::uint64_t(0);
-    const std::uint32_t low = std::uint32_t(words_[2 * tile]);
-    const std::uint32_t high = 2 * tile + 1 < word_count_ ? std::uint32_t(words_[2 * tile + 1]) : 0;
-    return std::uint64_t(high) << 32 | low;
+    std::uint64_t mask = ~std::uint64_t(0);
+    if (words_ && 2 * tile + 1 < word_count_)
+      memcpy(&mask, words_ + 2 * tile, sizeof mask);
+    else if (words_)
+      mask = std::uint32_t(words_[2 * tile]);
+    return mask;
   }
 
   // Changes a tile that was read from the row.
   WD_MEMBER void apply(Tile& tile, std::int64_t index) const {
-    const std::uint64_t mask = allowed(index);
+    restrict_tile(tile, allowed(index));
+    if (edited_ && first_[std::size_t(index)] >= 0) apply_entries(tile, first_[std::size_t(index)]);
+  }
+  static WD_MEMBER void restrict_tile(Tile& tile, std::uint64_t mask) {
     if (~mask)
       for (int i = 0; i < kVectors; ++i)
         tile.x[i] = choose(Mask(mask >> (i * kLanes)) & kAllLanes, tile.x[i], floats(-HUGE_VALF));
-    if (edited_ && first_[std::size_t(index)] >= 0) apply_entries(tile, first_[std::size_t(index)]);
   }
 
   // Computes the edited logits from those of the row, and brings the maxima of their tiles up to date; rescan(tile) finds one.
   template <typename Logit, typename Rescan>
   void edit(const Edits& edits, std::int64_t tiles, Logit logit, float* maxima, Rescan rescan) {
-    first_.assign(std::size_t(tiles), -1);
-    entries_.clear();
-    edited_ = true;
+    first_.assign(std::size_t(tiles), -1), known_.assign(std::size_t(tiles), 0);
+    count_ = 0, edited_ = true;
+    make_room(edits.bias_ids.size + edits.history.size + edits.banned.size + edits.stop.size);
     for (std::int64_t i = 0; i < edits.bias_ids.size; ++i)
-      if (Entry* e = entry(edits.bias_ids[i], logit)) e->x += edits.bias[i];
+      if (const std::int32_t at = entry(edits.bias_ids[i], logit); at >= 0) x_[at] += edits.bias[i];
     if (edits.reads_history() && edits.counts_tokens()) penalize_counts(edits, logit);
     if (edits.reads_history() && (edits.dry_multiplier > 0.0f || edits.ngram > 0)) penalize_copies(edits, logit);
     const auto ban = [&](Span<std::int32_t> ids) {
       for (const std::int32_t id : ids)
-        if (Entry* e = entry(id, logit)) e->x = -HUGE_VALF;
+        if (const std::int32_t at = entry(id, logit); at >= 0) x_[at] = -HUGE_VALF;
     };
     ban(edits.banned);
     if (edits.stops_banned) ban(edits.stop);
 
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-      const std::int64_t tile = entries_[i].id / kTile;
-      if (first_[std::size_t(tile)] != std::int32_t(i)) continue;  // once a tile
-      float highest = maxima[tile];
-      bool lowered = false;
-      for (std::int32_t at = std::int32_t(i); at >= 0; at = entries_[std::size_t(at)].next) {
-        const Entry& e = entries_[std::size_t(at)];
-        lowered |= !(e.was < maxima[tile]) && !(e.x >= e.was);
-        if (e.x > highest) highest = e.x;
-      }
-      maxima[tile] = lowered ? rescan(tile) : highest;
+    for (std::int32_t at = 0; at < count_; ++at) {  // a tile's maximum changes if it was this token, or this token exceeds it
+      float& highest = maxima[id_[at] / kTile];
+      if (!(was_[at] < highest) || x_[at] > highest) highest = rescan(std::int64_t(id_[at] / kTile));
     }
   }
 
  private:
-  struct Entry {
-    std::uint32_t id;
-    std::int32_t next;                           // in the same tile, or -1
-    float was, x;                                // the logit before and after
-    std::int32_t in_history, in_output, copied;  // how often the id occurs; the longest copy of the history's end before it
-  };
-
   bool may_be(std::int64_t id) const { return id < vocab_ && (!words_ || (std::uint32_t(words_[id / 32]) >> id % 32 & 1)); }
 
-  // The entry of an id, null if it is no candidate anyway. It is valid until the next one is made.
-  template <typename Logit> Entry* entry(std::int32_t id, Logit logit) {
-    if (id < 0 || !may_be(id)) return nullptr;
-    std::int32_t& first = first_[std::size_t(id / kTile)];
-    for (std::int32_t at = first; at >= 0; at = entries_[std::size_t(at)].next)
-      if (entries_[std::size_t(at)].id == std::uint32_t(id)) return &entries_[std::size_t(at)];
-    const float x = logit(id);
-    entries_.push_back({std::uint32_t(id), first, x, x, 0, 0, 0});
-    first = std::int32_t(entries_.size() - 1);
-    return &entries_.back();
+  void make_room(std::int64_t entries) {
+    const std::size_t room = std::size_t(entries + kLanes);
+    if (id_.size() >= room) return;
+    id_.resize(room), next_.resize(room), in_history_.resize(room), in_output_.resize(room);
+    was_.resize(room), x_.resize(room), copied_.resize(room);
+  }
+
+  // The entry of an id, a new one if it has none yet, without its logit; -1 if it is no candidate anyway.
+  WD_MEMBER std::int32_t entry_without_logit(std::int32_t id) {
+    if (id < 0 || !may_be(id)) return -1;
+    const std::size_t tile = std::size_t(id / kTile);
+    const std::uint64_t bit = std::uint64_t(1) << id % kTile;
+    if (known_[tile] & bit) {
+      std::int32_t at = first_[tile];
+      while (id_[std::size_t(at)] != std::uint32_t(id)) at = next_[std::size_t(at)];
+      return at;
+    }
+    known_[tile] |= bit;
+    const std::int32_t at = count_++;
+    id_[std::size_t(at)] = std::uint32_t(id), next_[std::size_t(at)] = first_[tile];
+    in_history_[std::size_t(at)] = in_output_[std::size_t(at)] = 0;
+    return first_[tile] = at;
+  }
+  template <typename Logit> void read_logits(std::int32_t begin, Logit logit) {
+    for (std::int32_t at = begin; at < count_; ++at) was_[std::size_t(at)] = x_[std::size_t(at)] = logit(id_[std::size_t(at)]);
+  }
+  template <typename Logit> std::int32_t entry(std::int32_t id, Logit logit) {
+    const std::int32_t known = count_, at = entry_without_logit(id);
+    read_logits(known, logit);
+    return at;
   }
 
   template <typename Logit> void penalize_counts(const Edits& edits, Logit logit) {
-    for (std::int64_t i = 0; i < edits.history.size; ++i)
-      if (Entry* e = entry(edits.history[i], logit)) ++e->in_history, e->in_output += i >= edits.prompt;
-    for (Entry& e : entries_) {
-      if (!e.in_history) continue;
-      e.x = penalize_repetition(e.x, edits.repetition);
-      if (!e.in_output) continue;
-      e.x -= edits.frequency * float(e.in_output);
-      e.x -= edits.presence;
+    const std::int32_t known = count_;
+    const auto count = [&](std::int64_t begin, std::int64_t end, std::int32_t in_output) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int32_t at = entry_without_logit(edits.history[i]);
+        if (at >= 0) in_history_[std::size_t(at)] = 1, in_output_[std::size_t(at)] += in_output;
+      }
+    };
+    count(0, edits.prompt, 0);
+    count(edits.prompt, edits.history.size, 1);
+    read_logits(known, logit);
+    for (std::int32_t at = 0; at < count_; at += kLanes) {  // with the operations of penalize_repetition()
+      Ints in_history, in_output;
+      memcpy(&in_history, &in_history_[std::size_t(at)], sizeof in_history);
+      memcpy(&in_output, &in_output_[std::size_t(at)], sizeof in_output);
+      const Floats x = load(&x_[std::size_t(at)]), zero = floats(0.0f);
+      const Floats repeated = choose(above(x, zero), x / edits.repetition, x * edits.repetition);
+      const Floats less = repeated - __builtin_convertvector(in_output, Floats) * edits.frequency - edits.presence;
+      const Floats result = choose(bits(in_output > 0), less, choose(bits(in_history > 0), repeated, x));
+      memcpy(&x_[std::size_t(at)], &result, sizeof result);
     }
   }
 
@@ -111,19 +131,22 @@ class Overlay {
       const auto is_breaker = [&](std::int32_t id) {
         return std::find(edits.breakers.begin(), edits.breakers.end(), id) != edits.breakers.end();
       };
+      std::fill(copied_.begin(), copied_.end(), 0);
       std::int64_t limit = 0;  // a copy holds no breaker
       while (limit < h.size && !is_breaker(h[h.size - 1 - limit])) ++limit;
       for (std::int64_t j = 0; j + 1 < h.size; ++j) {
         const std::int64_t copied = std::min(matches_[std::size_t(j)], limit);
         if (copied < edits.dry_allowed || is_breaker(h[j + 1])) continue;
-        if (Entry* e = entry(h[j + 1], logit)) e->copied = std::max(e->copied, std::int32_t(copied));
+        if (const std::int32_t at = entry(h[j + 1], logit); at >= 0)
+          copied_[std::size_t(at)] = std::max(copied_[std::size_t(at)], copied);
       }
-      for (Entry& e : entries_)
-        if (e.copied) e.x -= dry_penalty(edits.dry_multiplier, edits.dry_base, e.copied - edits.dry_allowed);
+      for (std::int32_t at = 0; at < count_; ++at)
+        if (const std::int64_t copied = copied_[std::size_t(at)])
+          x_[std::size_t(at)] -= dry_penalty(edits.dry_multiplier, edits.dry_base, copied - edits.dry_allowed);
     }
     for (std::int64_t last = edits.ngram - 1; edits.ngram > 0 && last < h.size; ++last)
       if (edits.ngram == 1 || matches_[std::size_t(last - 1)] >= edits.ngram - 1)
-        if (Entry* e = entry(h[last], logit)) e->x = -HUGE_VALF;
+        if (const std::int32_t at = entry(h[last], logit); at >= 0) x_[std::size_t(at)] = -HUGE_VALF;
   }
 
   // For each place j of the history, how many tokens up to j are also the last ones of all: the Z-algorithm from the end.
@@ -144,8 +167,8 @@ class Overlay {
   void apply_entries(Tile& tile, std::int32_t first) const {
     alignas(64) float buffer[kTile];
     memcpy(buffer, &tile, sizeof tile);
-    for (std::int32_t at = first; at >= 0; at = entries_[std::size_t(at)].next)
-      buffer[entries_[std::size_t(at)].id % kTile] = entries_[std::size_t(at)].x;
+    for (std::int32_t at = first; at >= 0; at = next_[std::size_t(at)])
+      buffer[id_[std::size_t(at)] % kTile] = x_[std::size_t(at)];
     memcpy(&tile, buffer, sizeof tile);
   }
 
@@ -154,7 +177,15 @@ class Overlay {
   bool edited_ = false;
   std::vector<std::int32_t> own_words_;  // where a list of allowed ids joins the bitmask
   std::vector<std::int32_t> first_;      // entry of each tile, or -1
-  std::vector<Entry> entries_;
+  std::vector<std::uint64_t> known_;     // which tokens of each tile have an entry
+
+  // An entry for each id that something changes.
+  std::int32_t count_ = 0;
+  std::vector<std::uint32_t> id_;
+  std::vector<std::int32_t> next_;                    // in the same tile, or -1
+  std::vector<std::int32_t> in_history_, in_output_;  // whether it occurs there, and how often
+  std::vector<float> was_, x_;                        // the logit before and after
+  std::vector<std::int64_t> copied_;                  // the longest copy of the history's end that the id followed
   std::vector<std::int64_t> matches_;
 };
 

@@ -50,25 +50,122 @@ template <typename T> float top_k_pivot(const Row<T>& row, std::int64_t k) {
   });
 }
 
-// A logit that is likely to be reached by the share of the mass, and by few tokens more: from every so many tiles.
-template <typename T> float likely_nucleus(const Row<T>& row, double share, float highest, float scale) {
-  constexpr int kBins = 256, kTiles = 128;
-  constexpr float kBinsPerUnit = kBins / 41.0f;
-  float bins[kBins + 1] = {}, total = 0.0f;
+// Steps of the exponent between a logit and the highest one.
+struct Steps {
+  float highest, scale, t_min, per_unit;
+
+  Steps(float lowest, float highest, float scale)
+      : highest(highest),
+        scale(scale),
+        t_min(exponent(lowest, highest, scale)),
+        per_unit(t_min < 0.0f ? std::min((MassHistogram::kBins - 1) / -t_min, kLargest) : 0.0f) {}
+  WD_MEMBER Floats exponents(Floats x) const { return (x - highest) * scale; }
+  WD_MEMBER Ints bins(Floats t) const { return __builtin_convertvector((t - t_min) * per_unit, Ints); }
+  // The lowest logit of a bin.
+  float lowest_of(int bin) const {
+    return lowest_logit(highest, [&](float x) {
+      const float t = exponent(x, highest, scale);
+      return t >= t_min && int((t - t_min) * per_unit) >= bin;
+    });
+  }
+};
+
+// A logit such that the tokens from there up to `ceiling` are likely to hold so much mass, and little more: from every so many
+// tiles.
+template <typename T> float likely_logit(const Row<T>& row, std::uint64_t wanted, float lowest, float ceiling, float highest,
+                                         float scale, Candidates& candidates) {
+  constexpr int kTiles = 128;
   const std::int64_t stride = std::max<std::int64_t>(1, row.tiles / kTiles);
+  const Steps steps(lowest, highest, scale);
+  candidates.make_room(row.tiles);
+  float* x = candidates.x.data();
+  std::size_t count = 0;
   for (std::int64_t tile = stride / 2; tile < row.tiles; tile += stride) {
-    const Tile x = row.read(tile);
+    if (!(row.maxima[tile] >= lowest)) continue;
+    const Tile here = row.read(tile);
     for (int i = 0; i < kVectors; ++i) {
-      const Floats t = (x.x[i] - highest) * scale, w = weights(t);
-      const Ints bin = __builtin_convertvector(choose(at_least(t, floats(-40.0f)), t * -kBinsPerUnit, floats(kBins)), Ints);
-      for (int lane = 0; lane < kLanes; ++lane) bins[bin[lane]] += w[lane];
+      const Mask mask =
+          at_least(here.x[i], floats(lowest)) & above(floats(ceiling), here.x[i]) & at_least(floats(highest), here.x[i]);
+      compress_store(x + count, mask, here.x[i]);
+      count += std::size_t(__builtin_popcount(mask));
     }
   }
-  for (const float bin : bins) total += bin;
-  float sum = 0.0f;
-  int at = 0;
-  while (at < kBins && (sum += bins[at]) < float(share) * total) ++at;
-  return highest - float(at + 1) / kBinsPerUnit / scale;
+  MassHistogram histogram;
+  for (std::size_t i = 0; i < count; i += kLanes) {
+    const Floats t = steps.exponents(load(x + i));
+    histogram.add(steps.bins(t), weights(t, kMassScale), std::min<std::size_t>(kLanes, count - i));
+  }
+  std::uint64_t target = wanted / std::uint64_t(stride);
+  const int at = histogram.crossing(target);
+  return at < 0 ? lowest : steps.lowest_of(at);
+}
+
+// The shortest prefix of the tokens whose logit is at least `lowest`, none of mass zero, that reaches the target. A histogram
+// of their mass over the exponent leaves a few to rank. False if all of them together do not reach it.
+template <typename T> bool nucleus_above(const Row<T>& row, float lowest, const Interval& seen, std::uint64_t target,
+                                         float highest, float scale, Candidates& candidates, Boundary& found) {
+  const Steps steps(lowest, highest, scale);
+  gather(row, lowest, seen, candidates);
+  MassHistogram histogram;
+  for (std::size_t i = 0; i < candidates.count; i += kLanes) {
+    const Floats t = steps.exponents(load(&candidates.x[i]));
+    histogram.add(steps.bins(t), weights(t, kMassScale), std::min<std::size_t>(kLanes, candidates.count - i));
+  }
+  const int crossing = histogram.crossing(target);
+  if (crossing < 0) return false;
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < candidates.count; i += kLanes) {
+    const std::size_t left = candidates.count - i;
+    Mask mask = bits(steps.bins(steps.exponents(load(&candidates.x[i]))) == crossing);
+    mask &= left >= kLanes ? kAllLanes : Mask((1u << left) - 1);
+    for (; mask; mask &= mask - 1) {
+      const std::size_t at = i + std::size_t(__builtin_ctz(mask));
+      candidates.key[count++] = rank_key(candidates.x[at], candidates.id[at]);
+    }
+  }
+  found = nucleus(candidates.key.data(), count, target, highest, scale);
+  return true;
+}
+
+// What all tokens below a threshold weigh together, in units of the largest weight, with room for the rounding of the sums.
+struct Bounds {
+  double least, most;
+};
+inline double sum_of(Floats v) {
+  double sum = 0.0;
+  for (int lane = 0; lane < kLanes; ++lane) sum += double(v[lane]);
+  return sum;
+}
+inline constexpr double kSlack = 0x1p-10;
+
+// From the tiles' maxima: each is a token, and no other of its tile weighs more.
+template <typename T> Bounds mass_below_by_maxima(const Row<T>& row, float threshold, float highest, float scale) {
+  Floats least = floats(0.0f), most = floats(0.0f);
+  for (std::int64_t tile = 0; tile < row.tiles; tile += kLanes) {
+    const Floats maxima = load(row.maxima + tile);
+    const Floats w = weights((min(maxima, floats(threshold)) - highest) * scale);
+    least += keep(above(floats(threshold), maxima), w), most += w;
+  }
+  const double floors = double(row.tiles) * 0x1p-40;  // a mass is a weight rounded down
+  return {std::max(0.0, sum_of(least) * (1 - kSlack) - floors), kTile * sum_of(most) * (1 + kSlack)};
+}
+
+// No more than this: of every two tokens that share a lane of neighbouring vectors, none weighs more than the larger. It takes
+// half the exponentials.
+template <bool kSmall, typename T> double most_below(const Row<T>& row, float threshold, float highest, float scale) {
+  Floats most = floats(0.0f);
+  for (std::int64_t tile = 0; tile < row.tiles; ++tile) {
+    const Tile x = row.read(tile);
+    for (int i = 0; i < kVectors; i += 2) {
+      const Floats larger = max(x.x[i], max(x.x[i + 1], floats(-kLargest)));  // NaN is no candidate
+      most += weights<kSmall>((min(larger, floats(threshold)) - highest) * scale);
+    }
+  }
+  return 2 * sum_of(most) * (1 + kSlack);
+}
+template <typename T> double most_below(const Row<T>& row, float threshold, float highest, float scale) {
+  const bool small = (threshold - highest) * scale < -1.0f;
+  return small ? most_below<true>(row, threshold, highest, scale) : most_below<false>(row, threshold, highest, scale);
 }
 
 }  // namespace
@@ -95,30 +192,47 @@ template <typename T> Boundary top_k(const Row<T>& row, std::int64_t k, const In
   return boundary_of(*std::min_element(candidates.key.data(), candidates.key.data() + candidates.count));
 }
 
-// Even if every token of mass (total - target) / V or less were dropped, the rest would reach the target: those need no
-// ranking. A higher threshold does if the tokens above it reach the target, and is tried first.
+// Three ways, the quick ones first. If the few tokens with the largest logits hold nearly all mass, bounds on the rest may
+// decide. Else, with the mass of the row known, thresholds that probably suffice are tried. And even if every token of mass
+// (total - target) / V or less were dropped, the rest would reach the target.
 template <typename T>
 Boundary top_p(const Row<T>& row, float p, float scale, float highest, const Interval& seen, Candidates& candidates) {
   constexpr std::int64_t kFew = 64;
-  const bool all = seen.is_prefix() && seen.last.x <= -kLargest;
-  const std::uint64_t total = all ? mass_of_all(row, highest, scale) : mass_kept(row, highest, scale, seen);
-  const std::uint64_t target = nucleus_mass(p, total), light = (total - target) / std::uint64_t(row.vocab);
-  const float heavy = lowest_logit(highest, [&](float x) { return mass(weight(exponent(x, highest, scale))) > light; });
-  const float lowest = std::max(seen.last.x, heavy);
-  const auto suffices = [&](float threshold) {
-    if (threshold <= lowest) return false;
+  std::uint64_t few = 0;  // the mass of the tokens from `ceiling` on
+  float ceiling = HUGE_VALF;
+  Boundary found{};
+  if (seen.is_prefix() && row.tiles > kFew) {
+    const float threshold = std::max(top_k_pivot(row, kFew), seen.last.x);
     gather(row, threshold, seen, candidates);
-    return mass_of(candidates, highest, scale) >= target;
-  };
-  float threshold = row.tiles > kFew ? top_k_pivot(row, kFew) : lowest;
-  if (!suffices(threshold)) {
-    threshold = likely_nucleus(row, 0.5 + 0.5 * double(target) / double(total), highest, scale);
-    if (!suffices(threshold)) {
-      threshold = lowest;
-      gather(row, threshold, seen, candidates);
+    if (candidates.count <= 4 * kFew) {
+      std::uint64_t* keys = rank(candidates);
+      few = mass_of(candidates, highest, scale), ceiling = threshold;
+      const auto target_with = [&](double rest) { return nucleus_mass(p, few + std::uint64_t(rest * double(kMassScale))); };
+      const auto possible = [&](Bounds rest) { return target_with(rest.least) <= few; };
+      const auto decided = [&](Bounds rest) {
+        const std::uint64_t least = target_with(rest.least), most = target_with(rest.most) + 1;
+        if (most > few) return false;
+        found = nucleus(keys, candidates.count, most, highest, scale);
+        return nucleus(keys, candidates.count, least, highest, scale) == found;
+      };
+      if (threshold <= seen.last.x) return nucleus(keys, candidates.count, target_with(0.0), highest, scale);
+      const Bounds rough = mass_below_by_maxima(row, threshold, highest, scale);
+      if (decided(rough)) return found;
+      if (possible(rough) && decided({rough.least, most_below(row, threshold, highest, scale)})) return found;
     }
   }
-  return nucleus(candidates, threshold, target, highest, scale);
+  const std::uint64_t total = mass_kept(row, highest, scale, seen), target = nucleus_mass(p, total);
+  if (few >= target && few > 0) return nucleus(candidates.key.data(), candidates.count, target, highest, scale);
+  const std::uint64_t light = (total - target) / std::uint64_t(row.vocab);
+  const float heavy = lowest_logit(highest, [&](float x) { return mass(weight(exponent(x, highest, scale))) > light; });
+  const float lowest = std::max(seen.last.x, heavy);
+  for (const std::uint64_t share : {10, 2}) {
+    const std::uint64_t wanted = target - few + (total - target) / share;
+    const float likely = likely_logit(row, wanted, lowest, ceiling, highest, scale, candidates);
+    if (likely > lowest && nucleus_above(row, likely, seen, target, highest, scale, candidates, found)) return found;
+  }
+  nucleus_above(row, lowest, seen, target, highest, scale, candidates, found);
+  return found;
 }
 
 #define WARPDRAW_PREFIX(T)                                                                    \

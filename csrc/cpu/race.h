@@ -67,14 +67,16 @@ std::uint32_t race(const Row<T>& row, float highest, float scale, const Interval
   TileBounds bounds{highest, scale, keeps};
   std::size_t count = 0;
   const auto all_lanes = [](std::int64_t left) { return left >= kLanes ? kAllLanes : Mask((1u << left) - 1); };
-  const bool most = keeps.last.x <= -kLargest;  // nearly all tiles take part: they stay where they are, and share noise
+  const bool most = 4 * row.tiles_reaching(keeps.last.x) > row.tiles;  // then they stay where they are, and share noise
   if (most) {
     count = std::size_t(row.tiles);
     for (std::int64_t tile = 0; tile < row.tiles; tile += 4 * kLanes)
       for_noise(noise, Stream::tile, std::uint32_t(tile), [&](int at, Floats e) {
         const std::int64_t first = tile + at;
         if (first >= row.tiles) return;
-        const Floats bound = bounds.of(load(row.maxima + first), e, all_lanes(row.tiles - first));
+        const Floats maxima = load(row.maxima + first);
+        const Mask takes_part = at_least(maxima, floats(keeps.last.x)) & all_lanes(row.tiles - first);
+        const Floats bound = keep(takes_part, bounds.of(maxima, e, takes_part));
         memcpy(&space.noise[std::size_t(first)], &e, sizeof e);
         memcpy(&space.bound[std::size_t(first)], &bound, sizeof bound);
       });
@@ -101,12 +103,15 @@ std::uint32_t race(const Row<T>& row, float highest, float scale, const Interval
   std::int64_t winner = -1;
   const float certain = largest(bounds.certain);
   for (std::size_t i = 0; i < count; i += kLanes) {
-    Mask mask = at_least(load(&space.bound[i]), floats(std::max(certain, best))) & all_lanes(std::int64_t(count - i));
+    const Floats bound = load(&space.bound[i]);
+    Mask mask =
+        at_least(bound, floats(std::max(certain, best))) & above(bound, floats(0.0f)) & all_lanes(std::int64_t(count - i));
     for (; mask; mask &= mask - 1) {
       const std::size_t at = i + std::size_t(__builtin_ctz(mask));
       if (space.bound[at] < best) continue;
       const std::int64_t tile = most ? std::int64_t(at) : space.tile[at];
-      const float key = race_key(mass_of_tile(kept_weights(row.read(tile), tile, highest, scale, keeps)), space.noise[at]);
+      const float key =
+          race_key(mass_of_tile(kept_weights(row.read(tile), tile, highest, scale, keeps, kMassScale)), space.noise[at]);
       if (key > best) best = key, winner = tile;
     }
   }

@@ -64,32 +64,36 @@ template <typename T> struct Row {
   }
 };
 
-// The maxima of a row that nothing has edited yet.
+// The maxima of a row that nothing has edited yet; its tiles may be restricted.
+template <typename T, bool kRestricted>
+void find_maxima_between(const Row<T>& row, float* maxima, std::int64_t begin, std::int64_t end) {
+  std::int64_t tile = begin;
+  for (const std::int64_t whole = std::min(end, row.vocab / kTile); tile + kGroup <= whole; tile += kGroup) {
+    Floats highest[kGroup];
+    for (int i = 0; i < kGroup; ++i) {
+      const T* logits = row.logits + (tile + i) * kTile;
+      Tile here;
+      for (int j = 0; j < kVectors; ++j) here.x[j] = load(logits + j * kLanes);
+      if constexpr (kRestricted) Overlay::restrict_tile(here, row.overlay->allowed(tile + i));
+      highest[i] = lane_maxima(here);
+    }
+    const Floats found = maxima_of<kGroup>(highest);
+    memcpy(maxima + tile, &found, sizeof found);
+  }
+  for (; tile < end; tile += kGroup) {
+    Floats highest[kGroup];
+    for (int i = 0; i < kGroup; ++i) highest[i] = tile + i < end ? lane_maxima(row.read(tile + i)) : floats(-HUGE_VALF);
+    const Floats found = maxima_of<kGroup>(highest);
+    memcpy(maxima + tile, &found, sizeof found);
+  }
+}
+
 template <typename T> void find_maxima(const Row<T>& row, float* maxima) {
   row.in_parts([&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t whole =
-        row.overlay ? begin : std::min(end, row.vocab / kTile) / kGroup * kGroup;  // nothing to look out for
-    std::int64_t tile = begin;
-    for (; tile < whole; tile += kGroup) {
-      Floats highest[kGroup];
-      const T* logits = row.logits + tile * kTile;
-      for (int i = 0; i < kGroup; ++i) {
-        Tile here;
-        for (int j = 0; j < kVectors; ++j) here.x[j] = load(logits + i * kTile + j * kLanes);
-        highest[i] = lane_maxima(here);
-      }
-      const Floats found = maxima_of<kGroup>(highest);
-      memcpy(maxima + tile, &found, sizeof found);
-    }
-    for (; tile < end; tile += kGroup) {
-      Floats highest[kGroup];
-      for (int i = 0; i < kGroup; ++i) {
-        highest[i] = floats(-HUGE_VALF);
-        if (tile + i < end && (!row.overlay || row.overlay->allowed(tile + i))) highest[i] = lane_maxima(row.read(tile + i));
-      }
-      const Floats found = maxima_of<kGroup>(highest);
-      memcpy(maxima + tile, &found, sizeof found);
-    }
+    if (row.overlay)
+      find_maxima_between<T, true>(row, maxima, begin, end);
+    else
+      find_maxima_between<T, false>(row, maxima, begin, end);
   });
 }
 
@@ -142,7 +146,7 @@ template <typename T, typename Use> void with_row(const T* logits, const Edits& 
   Row<T> row = plain_row(logits, edits.vocab, space, space.overlay.restricts() ? &space.overlay : nullptr);
   row.overlay = &space.overlay;
   space.overlay.edit(
-      edits, tiles, [&](std::int32_t id) { return to_float(logits[id]); }, space.maxima.data(),
+      edits, tiles, [&](std::int64_t id) { return to_float(logits[id]); }, space.maxima.data(),
       [&](std::int64_t tile) { return largest(lane_maxima(row.read(tile))); });
   use_finite(row, space, use);
 }

@@ -49,8 +49,9 @@ template <typename To, typename From> WD_INLINE To reinterpret(From v) {
 #if defined(__AVX512F__)
 
 WD_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-// The larger of the two; b where a is NaN.
+// The larger, or the smaller, of the two; b where one is NaN.
 WD_INLINE Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+WD_INLINE Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 WD_INLINE Mask bits(Ints condition) { return _mm512_movepi32_mask(__m512i(condition)); }
 WD_INLINE Mask at_least(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 WD_INLINE Mask above(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
@@ -59,8 +60,10 @@ WD_INLINE Mask at_most(Words a, Words b) { return _mm512_cmple_epu32_mask(__m512
 WD_INLINE Floats keep(Mask mask, Floats v) { return _mm512_maskz_mov_ps(__mmask16(mask), v); }
 WD_INLINE Floats choose(Mask mask, Floats yes, Floats no) { return _mm512_mask_mov_ps(no, __mmask16(mask), yes); }
 WD_INLINE Floats floor(Floats v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+// v - floor(v) where that is exact: for v of -1 or less.
+WD_INLINE Floats exact_fraction(Floats v) { return _mm512_reduce_ps(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 // p * 2^floor(t) where t >= -126, else 0.
-WD_INLINE Floats scale_by_exponent(Floats p, Floats t, Floats) {
+WD_INLINE Floats scale_by_exponent(Floats p, Floats t) {
   return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, floats(-126.0f), _CMP_GE_OQ), p, t);
 }
 WD_INLINE Words multiply_high(Words a, std::uint32_t b) {
@@ -76,19 +79,18 @@ WD_INLINE void compress_store(std::uint32_t* to, Mask mask, Words v) {
   _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(__mmask16(mask), __m512i(v)));
 }
 WD_INLINE float largest(Floats v) { return _mm512_reduce_max_ps(v); }
-// Adds up floor(w * 2^40).
+// Adds up masses: whole parts of w * 2^40.
 struct MassSum {
   __m512i sum = _mm512_setzero_si512();
 
-  WD_MEMBER void add(Floats w) {
-    const __m512 scaled = w * kMassScale;
-    sum = _mm512_add_epi64(sum, _mm512_cvttps_epi64(_mm512_castps512_ps256(scaled)));
-    sum = _mm512_add_epi64(sum, _mm512_cvttps_epi64(_mm512_extractf32x8_ps(scaled, 1)));
+  WD_MEMBER void add(Floats m) {
+    sum = _mm512_add_epi64(sum, _mm512_cvttps_epi64(_mm512_castps512_ps256(m)));
+    sum = _mm512_add_epi64(sum, _mm512_cvttps_epi64(_mm512_extractf32x8_ps(m, 1)));
   }
-  // Four weights below 2^-10 at once: their sum fits in 32 bits.
-  WD_MEMBER void add_light(const Floats* w) {
+  // Four masses below 2^30 at once: their sum fits in 32 bits.
+  WD_MEMBER void add_light(const Floats* m) {
     __m512i four = _mm512_setzero_si512();
-    for (int i = 0; i < 4; ++i) four = _mm512_add_epi32(four, _mm512_cvttps_epi32(w[i] * kMassScale));
+    for (int i = 0; i < 4; ++i) four = _mm512_add_epi32(four, _mm512_cvttps_epi32(m[i]));
     const __m512i low = _mm512_and_si512(four, _mm512_set1_epi64(0xffffffff));
     sum = _mm512_add_epi64(sum, _mm512_add_epi64(low, _mm512_srli_epi64(four, 32)));
   }
@@ -116,6 +118,7 @@ WD_INLINE Floats choose(Ints condition, Floats yes, Floats no) {
 
 WD_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 WD_INLINE Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+WD_INLINE Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 WD_INLINE Floats floor(Floats v) { return _mm256_floor_ps(v); }
 WD_INLINE float largest(Floats v) {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -135,14 +138,14 @@ struct MassSum {
   std::uint64_t moved = 0;
   int added = 0;
 
-  WD_MEMBER void add(Floats w) {
-    const __m256 m = _mm256_floor_ps(w * kMassScale);
+  WD_MEMBER void add(Floats scaled) {
+    const __m256 m = _mm256_floor_ps(scaled);
     sum = _mm256_add_pd(sum, _mm256_cvtps_pd(_mm256_castps256_ps128(m)));
     sum = _mm256_add_pd(sum, _mm256_cvtps_pd(_mm256_extractf128_ps(m, 1)));
     if (++added == 1024) *this = {_mm256_setzero_pd(), total(), 0};
   }
-  WD_MEMBER void add_light(const Floats* w) {
-    for (int i = 0; i < 4; ++i) add(w[i]);
+  WD_MEMBER void add_light(const Floats* m) {
+    for (int i = 0; i < 4; ++i) add(m[i]);
   }
   WD_MEMBER std::uint64_t total() const { return moved + std::uint64_t(sum[0] + sum[1] + sum[2] + sum[3]); }
 };
@@ -155,6 +158,7 @@ WD_INLINE Floats fma(Floats a, Floats b, Floats c) {
   return v;
 }
 WD_INLINE Floats max(Floats a, Floats b) { return choose(a > b, a, b); }
+WD_INLINE Floats min(Floats a, Floats b) { return choose(a < b, a, b); }
 WD_INLINE Floats floor(Floats v) {
   for (int i = 0; i < kLanes; ++i) v[i] = floorf(v[i]);
   return v;
@@ -183,11 +187,11 @@ WD_INLINE Words multiply_high(Words a, std::uint32_t b) {
 struct MassSum {
   std::uint64_t sum = 0;
 
-  WD_MEMBER void add(Floats w) {
-    for (int lane = 0; lane < kLanes; ++lane) sum += mass(w[lane]);
+  WD_MEMBER void add(Floats m) {
+    for (int lane = 0; lane < kLanes; ++lane) sum += std::uint64_t(m[lane]);
   }
-  WD_MEMBER void add_light(const Floats* w) {
-    for (int i = 0; i < 4; ++i) add(w[i]);
+  WD_MEMBER void add_light(const Floats* m) {
+    for (int i = 0; i < 4; ++i) add(m[i]);
   }
   WD_MEMBER std::uint64_t total() const { return sum; }
 };
@@ -208,9 +212,10 @@ WD_INLINE Floats choose(Mask mask, Floats yes, Floats no) {
   return choose(-reinterpret<Ints>((words(mask) >> lane_index()) & 1), yes, no);
 }
 WD_INLINE Floats keep(Mask mask, Floats v) { return choose(mask, v, floats(0.0f)); }
-WD_INLINE Floats scale_by_exponent(Floats p, Floats t, Floats floor_t) {
+WD_INLINE Floats exact_fraction(Floats v) { return v - floor(v); }
+WD_INLINE Floats scale_by_exponent(Floats p, Floats t) {
   const Ints inside = t >= -126.0f;
-  const Ints n = __builtin_convertvector(choose(inside, floor_t, floats(0.0f)), Ints);
+  const Ints n = __builtin_convertvector(choose(inside, floor(t), floats(0.0f)), Ints);
   return choose(inside, p * reinterpret<Floats>((n + 127) << 23), floats(0.0f));
 }
 template <typename T, typename V> WD_INLINE void compress_store(T* to, Mask mask, V v) {
@@ -218,12 +223,13 @@ template <typename T, typename V> WD_INLINE void compress_store(T* to, Mask mask
 }
 #endif
 
-// w = 2^t, as weight() of core/numerics.h.
-WD_INLINE Floats weights(Floats t) {
-  const Floats floor_t = floor(t), f = t - floor_t;
-  Floats p = floats(kExp2[5]);
-  for (int i = 4; i >= 0; --i) p = fma(p, f, floats(kExp2[i]));
-  return scale_by_exponent(p, t, floor_t);
+// 2^t * unit, a power of two; as weight() of core/numerics.h, because such a factor changes no rounding. It is quicker where
+// all t are known to be -1 or less.
+template <bool kSmall = false> WD_INLINE Floats weights(Floats t, float unit = 1.0f) {
+  const Floats f = kSmall ? exact_fraction(t) : t - floor(t);
+  Floats p = floats(kExp2[5] * unit);
+  for (int i = 4; i >= 0; --i) p = fma(p, f, floats(kExp2[i] * unit));
+  return scale_by_exponent(p, t);
 }
 
 // floor(w * 2^40) as fp32, which holds it exactly.
@@ -243,8 +249,8 @@ WD_INLINE Floats exponentials(Words r) {
   return -fma(e, floats(kLn2), f * q);
 }
 
-// w * -t, whose mass is the moment() of core/numerics.h.
-WD_INLINE Floats moments(Floats w, Floats t) { return choose(at_least(t, floats(-126.0f)), w * -t, floats(0.0f)); }
+// m * -t, whose whole part is the moment() of core/numerics.h.
+WD_INLINE Floats moments_of(Floats m, Floats t) { return choose(at_least(t, floats(-126.0f)), m * -t, floats(0.0f)); }
 
 struct NoiseWords {
   Words word[4];

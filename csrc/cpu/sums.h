@@ -8,11 +8,17 @@ namespace warpdraw::WARPDRAW_ISA {
 
 inline constexpr float kLight = -10.0f;  // below this exponent four masses add up in 32 bits
 
-WD_INLINE void add_masses(MassSum& sum, const Tile& w, bool light) {
+WD_INLINE void add_masses(MassSum& sum, const Tile& masses, bool light) {
   if (light)
-    for (int i = 0; i < kVectors; i += 4) sum.add_light(w.x + i);
+    for (int i = 0; i < kVectors; i += 4) sum.add_light(masses.x + i);
   else
-    for (const Floats v : w.x) sum.add(v);
+    for (const Floats m : masses.x) sum.add(m);
+}
+
+// The masses of a tile's tokens; kSmall if all exponents are -1 or less.
+template <bool kSmall> WD_INLINE Tile masses_of(Tile x, float highest, float scale) {
+  for (Floats& v : x.x) v = weights<kSmall>((v - highest) * scale, kMassScale);
+  return x;
 }
 
 // The mass of all candidates.
@@ -22,10 +28,12 @@ template <typename T> std::uint64_t mass_of_all(const Row<T>& row, float highest
     MassSum sum;
     for (std::int64_t tile = begin; tile < end; ++tile) {
       const float t = (row.maxima[tile] - highest) * scale;
-      if (!(t >= -41.0f)) continue;  // of mass zero
-      Tile w = row.read(tile);
-      for (Floats& v : w.x) v = weights((v - highest) * scale);
-      add_masses(sum, w, t < kLight);
+      if (t < kLight)
+        add_masses(sum, masses_of<true>(row.read(tile), highest, scale), true);
+      else if (t < -1.0f)
+        add_masses(sum, masses_of<true>(row.read(tile), highest, scale), false);
+      else
+        add_masses(sum, masses_of<false>(row.read(tile), highest, scale), false);
     }
     total.fetch_add(sum.total(), std::memory_order_relaxed);
   });
@@ -34,26 +42,35 @@ template <typename T> std::uint64_t mass_of_all(const Row<T>& row, float highest
 
 // The mass of the tokens that are kept.
 template <typename T, typename Kept> std::uint64_t mass_kept(const Row<T>& row, float highest, float scale, const Kept& keeps) {
+  if (keeps_all(keeps)) return mass_of_all(row, highest, scale);
   MassSum sum;
   row.for_tiles_reaching(last_of(keeps).x, [&](std::int64_t tile) {
-    add_masses(sum, kept_weights(row.read(tile), tile, highest, scale, keeps), (row.maxima[tile] - highest) * scale < kLight);
+    const Tile masses = kept_weights(row.read(tile), tile, highest, scale, keeps, kMassScale);
+    add_masses(sum, masses, (row.maxima[tile] - highest) * scale < kLight);
   });
   return sum.total();
 }
 
 // Mass, moment and count of the tokens that are kept.
 template <typename T> Sums sums_kept(const Row<T>& row, float highest, float scale, const Interval& keeps) {
+  constexpr float kLightMoment = -15.0f;  // below this exponent four moments add up in 32 bits
   MassSum mass, moment;
   std::int64_t count = 0;
+  const bool all = keeps_all(keeps);
   row.for_tiles_reaching(keeps.last.x, [&](std::int64_t tile) {
     const Tile x = row.read(tile);
+    Tile masses, moments;
     for (int i = 0; i < kVectors; ++i) {
-      const Mask mask = kept(x.x[i], std::uint32_t(tile * kTile + i * kLanes), keeps);
-      const Floats t = (x.x[i] - highest) * scale, w = weights(t);
-      mass.add(keep(mask, w));
-      moment.add(keep(mask, moments(w, t)));
+      const Mask mask =
+          all ? at_least(x.x[i], floats(-kLargest)) : kept(x.x[i], std::uint32_t(tile * kTile + i * kLanes), keeps);
+      const Floats t = (x.x[i] - highest) * scale, m = weights(t, kMassScale);
+      masses.x[i] = keep(mask, m);
+      moments.x[i] = keep(mask, moments_of(m, t));
       count += __builtin_popcount(mask);
     }
+    const float highest_t = (row.maxima[tile] - highest) * scale;
+    add_masses(mass, masses, highest_t < kLight);
+    add_masses(moment, moments, highest_t < kLightMoment);
   });
   return {mass.total(), moment.total(), count};
 }

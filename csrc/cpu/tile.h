@@ -72,6 +72,8 @@ WD_INLINE Mask kept(Floats x, std::uint32_t first_id, const Interval& interval) 
 
 WD_INLINE Boundary last_of(Boundary boundary) { return boundary; }
 WD_INLINE Boundary last_of(const Interval& interval) { return interval.last; }
+WD_INLINE bool keeps_all(Boundary boundary) { return boundary.x <= -kLargest && boundary.id == kLastId; }
+WD_INLINE bool keeps_all(const Interval& interval) { return interval.is_prefix() && keeps_all(interval.last); }
 
 // The same for a whole tile, one bit a token.
 template <typename Kept> WD_INLINE std::uint64_t kept_in_tile(const Tile& tile, std::int64_t index, const Kept& keep) {
@@ -81,18 +83,19 @@ template <typename Kept> WD_INLINE std::uint64_t kept_in_tile(const Tile& tile, 
   return mask;
 }
 
-// The weights of a tile's kept tokens, zero elsewhere.
-template <typename Kept>
-WD_INLINE Tile kept_weights(const Tile& tile, std::int64_t index, float highest, float scale, const Kept& keeps) {
+// The weights of a tile's kept tokens in a unit, a power of two; zero elsewhere.
+template <typename Kept> WD_INLINE Tile kept_weights(const Tile& tile, std::int64_t index, float highest, float scale,
+                                                     const Kept& keeps, float unit = 1.0f) {
   Tile w;
   for (int i = 0; i < kVectors; ++i)
-    w.x[i] = keep(kept(tile.x[i], std::uint32_t(index * kTile + i * kLanes), keeps), weights((tile.x[i] - highest) * scale));
+    w.x[i] =
+        keep(kept(tile.x[i], std::uint32_t(index * kTile + i * kLanes), keeps), weights((tile.x[i] - highest) * scale, unit));
   return w;
 }
 
-WD_INLINE std::uint64_t mass_of_tile(const Tile& w) {
+WD_INLINE std::uint64_t mass_of_tile(const Tile& masses) {
   MassSum sum;
-  for (const Floats v : w.x) sum.add(v);
+  for (const Floats m : masses.x) sum.add(m);
   return sum.total();
 }
 

@@ -26,8 +26,15 @@ struct Tensor {
 };
 static_assert(sizeof(Tensor) == 48);
 
-// A tensor that owns its memory; only passed along here.
-struct Managed;
+// A tensor that owns its memory.
+struct Managed {
+  std::uint32_t major, minor;
+  void* context;
+  void (*free)(Managed* self);
+  std::uint64_t flags;
+  Tensor tensor;
+};
+static_assert(sizeof(Managed) == 80);
 
 // The capsule type(tensor).__dlpack_c_exchange_api__ points at one of these for the process lifetime. Functions return 0 or set
 // an error.

@@ -2,6 +2,7 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include <new>
 #include <string>
 #include <utility>
 
@@ -69,14 +70,41 @@ inline Tensor borrowed(const dlpack::Tensor& t, DType dtype) {
           .stride = t.strides};
 }
 
+// A few bytes of host memory for an output of a value or two a row, in one block with what describes it: the usual allocator
+// takes as long as the kernel does.
+struct SmallTensor {
+  static constexpr std::size_t kMostBytes = 4096;
+
+  dlpack::Managed managed;
+  std::int64_t shape[2], strides[2];
+  alignas(64) unsigned char bytes[];
+
+  static dlpack::Managed* make(DType dtype, dlpack::Device device, std::int32_t ndim, const std::int64_t* shape,
+                               std::size_t bytes) {
+    auto* self = static_cast<SmallTensor*>(::operator new(sizeof(SmallTensor) + bytes, std::align_val_t(64)));
+    for (int i = ndim - 1, stride = 1; i >= 0; stride *= int(shape[i--])) self->shape[i] = shape[i], self->strides[i] = stride;
+    self->managed = {dlpack::kMajor, 0, self,
+                     free,           0, {self->bytes, device, ndim, dlpack_dtype(dtype), self->shape, self->strides, 0}};
+    return &self->managed;
+  }
+  static void free(dlpack::Managed* managed) { ::operator delete(managed->context, std::align_val_t(64)); }
+};
+
 // A new tensor of the same type of object as a given one.
 inline py::object make_tensor(const dlpack::Exchange* api, DType dtype, dlpack::Device device, std::int32_t ndim,
                               std::int64_t* shape) {
-  dlpack::Tensor prototype{nullptr, device, ndim, dlpack_dtype(dtype), shape, nullptr, 0};
   dlpack::Managed* managed = nullptr;
-  std::string error = "allocation failed";
-  const auto fail = [](void* context, const char*, const char* text) { *static_cast<std::string*>(context) = text; };
-  if (api->allocate(&prototype, &managed, &error, fail)) throw std::runtime_error(error);
+  const dlpack::DataType type = dlpack_dtype(dtype);
+  std::size_t bytes = type.bits / 8;
+  for (int i = 0; i < ndim; ++i) bytes *= std::size_t(shape[i]);
+  if (device.type == dlpack::kCpu && ndim <= 2 && bytes <= SmallTensor::kMostBytes) {
+    managed = SmallTensor::make(dtype, device, ndim, shape, bytes);
+  } else {
+    dlpack::Tensor prototype{nullptr, device, ndim, type, shape, nullptr, 0};
+    std::string error = "allocation failed";
+    const auto fail = [](void* context, const char*, const char* text) { *static_cast<std::string*>(context) = text; };
+    if (api->allocate(&prototype, &managed, &error, fail)) throw std::runtime_error(error);
+  }
   void* object = nullptr;
   if (api->to_object(managed, &object)) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));

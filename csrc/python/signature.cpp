@@ -1,5 +1,7 @@
 #include "python/signature.h"
 
+#include <memory>
+
 #include "core/numerics.h"
 
 namespace warpdraw {
@@ -272,7 +274,7 @@ std::int64_t Signature::check_choice(const Parameter& parameter, PyObject* value
 }
 
 void Signature::bind_inputs(Call& call) const {
-  std::copy(defaults_.begin(), defaults_.end(), call.values.begin());
+  std::uninitialized_copy(defaults_.begin(), defaults_.end(), call.values.value);
   call.sizes.fill(-1);
   for (std::size_t i = 0; i < inputs_; ++i) {
     const Parameter& parameter = parameters_[i];
@@ -375,7 +377,7 @@ py::object Signature::call(const Kernel* kernel, const py::tuple& args, const py
   if (kernel->arguments() != parameters_.size())
     throw py::type_error(op_ + ": the kernel does not take what the contract says");
   make_outputs(call);
-  kernel->run(call.values.data());
+  kernel->run(call.values.value);
   py::tuple outputs(parameters_.size() - inputs_);
   for (std::size_t i = 0; i < outputs.size(); ++i)
     PyTuple_SET_ITEM(outputs.ptr(), Py_ssize_t(i), call.outputs[i].release().ptr());

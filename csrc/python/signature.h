@@ -48,10 +48,19 @@ class Signature {
 
     bool accepts(DType dtype) const;
   };
+  // The values of a call, not set at first.
+  struct Arguments {
+    union {
+      Argument value[kMostInputs + kMostOutputs];
+    };
+    Arguments() {}  // NOLINT: they are copied in
+    Argument& operator[](std::size_t i) { return value[i]; }
+    const Argument& operator[](std::size_t i) const { return value[i]; }
+  };
   // One call: what was given, and what its inputs have in common.
   struct Call {
     std::array<PyObject*, kMostInputs + kMostOutputs> given{};  // borrowed; null where the default serves
-    std::array<Argument, kMostInputs + kMostOutputs> values;
+    Arguments values;                                           // starts with the defaults
     std::array<py::object, kMostOutputs> outputs;
     std::array<std::int64_t, kMostSizes> sizes;
     const dlpack::Exchange* api = nullptr;

@@ -158,7 +158,13 @@ def _range(text: str | None, dtype: torch.dtype) -> tuple[str, float, float]:
         return f"[{smallest}, {largest}]", smallest, largest
     low, high = (largest if end.isupper() else float(end) for end in text[1:-1].split(", "))
     if text[0] == "(":
-        low = math.nextafter(low, math.inf)
+        low = _next(low, math.inf, dtype)
     if text[-1] == ")":
-        high = math.nextafter(high, -math.inf)
+        high = _next(high, -math.inf, dtype)
     return text, max(low, smallest), min(high, largest)
+
+
+def _next(value: float, towards: float, dtype: torch.dtype) -> float:
+    """The neighbour of a value among those of the dtype: what is nearer would round to the excluded end."""
+    end = torch.tensor([value, towards], dtype=dtype if dtype.is_floating_point else torch.float64)
+    return float(torch.nextafter(end[0], end[1]))
