@@ -1,4 +1,4 @@
-"""What any backend must satisfy: inputs made from contracts, certificates against float64, statistics of the draw.
+"""What any backend must satisfy: certificates against float64, statistics of the draw, rows that stand alone.
 
 Every check runs the public ops on the backend that the surrounding `with warpdraw.use(name)` forces, and fails with an
 AssertionError. The test files run the checks on the real backends, test_mutants.py runs them on planted bugs.
@@ -10,142 +10,15 @@ import math
 from typing import Any
 
 import torch
+from cases import EXACT_KINDS, INF, ORDERS, TILE, inputs_of, slice_like
+from certificates import arguments_of, check_draw, check_kept, check_probabilities, kept_between, same_bits
 from torch import Tensor
 
 import warpdraw
-from warpdraw.contract import ChoiceSpec, TensorSpec
+from warpdraw.contract import SizeSpec
 from warpdraw.op import OPS
+from warpdraw.ops.filters import kept_tokens
 from warpdraw.ops.noise import exponentials
-
-ORDERS = ("vllm", "hf", "flashinfer-joint", "llama.cpp")
-TILE = 64
-INF, NAN = math.inf, math.nan
-LARGEST = torch.finfo(torch.float32).max
-
-# --------------------------------------------------------------------------------------------------------------------
-# Rows of logits. Every kind maps (generator, V) to float32 [V].
-
-
-def _pick(choices: list[Any], dtype: torch.dtype, count: int, g: torch.Generator) -> Tensor:
-    return torch.tensor(choices, dtype=dtype)[torch.randint(0, len(choices), (count,), generator=g)]
-
-
-def _normal(g: torch.Generator, V: int) -> Tensor:
-    return torch.randn(V, generator=g)
-
-
-def _uniform(g: torch.Generator, V: int) -> Tensor:
-    return torch.rand(V, generator=g)
-
-
-def _lumpy(g: torch.Generator, V: int) -> Tensor:
-    """Tiles of equal logits beside tiles that one token rules, of similar mass: hard for bounds in the race."""
-    tiles = (V + TILE - 1) // TILE
-    single = _uniform(g, tiles) < 0.5
-    x = torch.where(single[:, None], -20.0, torch.zeros(tiles, TILE))
-    x[:, 7] = torch.where(single, math.log(TILE), 0.0)
-    return (x + 0.3 * torch.randn(tiles, 1, generator=g)).flatten()[:V]
-
-
-def _set(x: Tensor, where: Tensor, value: float) -> Tensor:
-    return x.masked_fill(where, value)
-
-
-KINDS = {
-    "random": lambda g, V: 3 * _normal(g, V),
-    "peaked": lambda g, V: _normal(g, V) + 20 * torch.nn.functional.one_hot(torch.tensor(V // 3), V),
-    "flat": lambda g, V: 1e-3 * _normal(g, V),
-    "rising": lambda g, V: (4 * _normal(g, V)).sort().values,
-    "falling": lambda g, V: (4 * _normal(g, V)).sort(descending=True).values,
-    "tied": lambda g, V: torch.randint(0, 5, (V,), generator=g).float(),
-    "equal": lambda g, V: torch.full((V,), 1.25),
-    "masked": lambda g, V: _set(3 * _normal(g, V), _uniform(g, V) < 0.9, -INF),
-    "quantised": lambda g, V: (4 * _normal(g, V)).bfloat16().float(),
-    "lumpy": _lumpy,
-    "adjacent": lambda g, V: 10000 + torch.randint(0, 4, (V,), generator=g) * 2.0**-10,
-    "two levels": lambda g, V: torch.where(_uniform(g, V) < 0.5, 0.0, -12.0),
-    "one huge": lambda g, V: _normal(g, V) + 3e38 * torch.nn.functional.one_hot(torch.tensor(V // 2), V),
-    "extreme": lambda g, V: _pick([LARGEST / 4, -LARGEST / 4, 1e30, 0.0, -0.0, 1e-45], torch.float32, V, g),
-    "overflow": lambda g, V: _pick([LARGEST, LARGEST / 2, 0.0, -LARGEST], torch.float32, V, g),
-    "subnormal": lambda g, V: 1e-40 * _normal(g, V),
-    "+inf": lambda g, V: _set(_normal(g, V), _uniform(g, V) < 0.2, INF),
-    "NaN": lambda g, V: _set(_set(3 * _normal(g, V), _uniform(g, V) < 0.2, NAN), _uniform(g, V) < 0.2, -INF),
-    "NaN and +inf": lambda g, V: _set(_set(_normal(g, V), _uniform(g, V) < 0.3, NAN), _uniform(g, V) < 0.1, INF),
-    "no candidate": lambda g, V: torch.where(_uniform(g, V) < 0.5, NAN, -INF),
-}
-EXACT_KINDS = tuple(kind for kind in KINDS if kind != "overflow")  # differences of logits that fp32 can hold
-USUAL = ("random", "peaked", "flat", "tied", "masked", "quantised", "lumpy", "two levels")
-
-
-def rows_of(kinds: list[str] | tuple[str, ...], V: int, seed: int) -> Tensor:
-    """[len(kinds), V] in float32."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack([KINDS[kind](generator, V) for kind in kinds])
-
-
-def slice_like(values: Tensor, outside: float) -> Tensor:
-    """The values as a slice of a larger tensor: odd storage offset, row stride above V, other values all around."""
-    if values.dim() == 1:
-        larger = values.new_full((2 * len(values) + 3,), outside)
-        inside = larger[3::2][: len(values)]
-    else:
-        larger = values.new_full((values.shape[0] + 2, values.shape[1] + 5), outside)
-        inside = larger[1:-1, 3:-2]
-    inside.copy_(values)
-    return inside
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Inputs that follow from a contract alone: an op added later is covered without a line here.
-
-FRACTIONS = (0.003, 0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 0.9999)
-POSITIVES = (1e-30, 0.05, 0.3, 0.7, 1.3, 2.0, 10.0, 1e4)
-COUNTS = (2, 3, 7, 20, 50, 63, 64, 65, 200, 1000, 20000)
-
-
-def _parameter(spec: TensorSpec, B: int, g: torch.Generator, wild: bool) -> Tensor:
-    """A value for each row, a third of them the default; if wild, absurd and invalid ones too."""
-    dtype = spec.dtypes[0]
-    if dtype == torch.int64:
-        values = torch.randint(int(spec.low), int(spec.high), (B,), generator=g)
-    elif dtype == torch.int32:
-        usual = [*COUNTS, int(spec.low), int(spec.low) + 1, int(spec.high), *[-1] * wild]
-        values = _pick([*usual, *[spec.default] * (len(usual) // 2)], dtype, B, g)
-    else:
-        is_fraction = spec.high <= 1
-        usual = [*FRACTIONS, spec.low, spec.high] if is_fraction else [*POSITIVES, 0.0]
-        if wild:
-            usual += [NAN, -1.0, 1e-45] if is_fraction else [NAN, INF, -1e-3, 1e-45, 1e-40, 1e-37, LARGEST]
-        values = _pick([*usual, *[spec.default] * (len(usual) // 2)], dtype, B, g)
-    return slice_like(values, 7)
-
-
-def inputs_of(
-    op: Any,
-    V: int,
-    dtype: torch.dtype,
-    seed: int,
-    kinds: tuple[str, ...] = tuple(KINDS),
-    repeats: int = 1,
-    wild: bool = False,
-) -> dict[str, Any]:
-    """Arguments for an op, by name: all the kinds of rows, mixed parameters, every tensor a slice of a larger one."""
-    generator = torch.Generator().manual_seed(seed)
-    B = len(kinds) * repeats
-    sizes = {"B": B, "V": V}
-    made: dict[str, Any] = {}
-    for spec in op.contract.inputs:
-        if isinstance(spec, ChoiceSpec):
-            made[spec.name] = spec.choices[seed % len(spec.choices)]
-        elif spec.default is not None:
-            made[spec.name] = _parameter(spec, B, generator, wild)
-        elif spec.sizes == ("B", "V") and dtype in spec.dtypes:
-            made[spec.name] = slice_like(rows_of(kinds * repeats, V, seed).to(dtype), 3e4)
-        else:
-            shape = [sizes.setdefault(letter, 3) for letter in spec.sizes]
-            made[spec.name] = slice_like(torch.randint(0, 2, shape, generator=generator).to(spec.dtypes[0]), 1)
-    return made
-
 
 SENTINEL = 97
 
@@ -154,8 +27,11 @@ def run(op: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
     """All outputs of an op, written into slices of larger tensors that must stay as they were around them."""
     first = next(iter(inputs.values()))
     sizes = {"B": first.shape[0], "V": first.shape[-1]}
+    sizes |= {s.letter: inputs.get(s.name, s.default) for s in op.contract.inputs if isinstance(s, SizeSpec)}
     buffers = {}
     for spec in op.contract.outputs:
+        if not all(sizes[letter] for letter in spec.sizes[1:]):
+            continue  # a list of no places
         dtype = inputs[spec.same_dtype_as].dtype if spec.same_dtype_as else spec.dtypes[0]
         shape = [sizes[letter] for letter in spec.sizes]
         buffers[spec.name] = slice_like(torch.zeros(shape, dtype=dtype), SENTINEL)
@@ -169,16 +45,11 @@ def run(op: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in buffers.items()}
 
 
-def same_bits(a: Tensor, b: Tensor) -> Tensor:
-    """Where two tensors hold the same bits; any NaN equals any NaN."""
-    if not a.dtype.is_floating_point:
-        return a == b
-    integers = {2: torch.int16, 4: torch.int32}[a.element_size()]
-    return (a.contiguous().view(integers) == b.contiguous().view(integers)) | (a.isnan() & b.isnan())
-
-
 def assert_same(got: dict[str, Tensor], want: dict[str, Tensor], context: Any) -> None:
     for name, tensor in want.items():
+        if tensor is None:
+            assert got[name] is None, f"{name} was not asked for; {context}"
+            continue
         different = ~same_bits(got[name], tensor)
         if different.any():
             where = different.nonzero()[0].tolist()
@@ -186,137 +57,6 @@ def assert_same(got: dict[str, Tensor], want: dict[str, Tensor], context: Any) -
                 f"{name} differs in {int(different.sum())} places, first at {where}: got {got[name][tuple(where)]}, "
                 f"expected {tensor[tuple(where)]}; {context}"
             )
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Definitions in float64, and certificates that the results of a backend satisfy them.
-
-TOP_P_BAND = 1e-6  # of the mass: weights are fp32 to 2^-22, and masses whole multiples of 2^-40
-
-
-def log_weights(logits: Tensor, temperature: Tensor) -> Tensor:
-    """(x - max) / T in float64, -inf where a token is no candidate."""
-    x = logits.double()
-    x = torch.where(x.isnan(), -INF, x)
-    x = torch.where((x == INF).any(-1, keepdim=True), torch.where(x == INF, 0.0, -INF), x)
-    highest = x.amax(-1, keepdim=True)
-    positive = torch.where(temperature == 0, 1.0, temperature.double())
-    return torch.where(x > -INF, (x - highest) / positive[:, None], -INF)
-
-
-def _moved(inputs: dict[str, Any], sign: int) -> dict[str, Any]:
-    """The same filters, a little wider (sign 1) or narrower (sign -1)."""
-    p, m = inputs["top_p"].double(), inputs["min_p"].double()
-    band = 1e-6 + 3e-7 * m.clamp(1e-38, 1).log2().abs()
-    return {
-        **inputs,
-        "top_p": torch.where(p < 1, (p * (1 + sign * TOP_P_BAND)).clamp(max=1), p).float(),
-        "min_p": torch.where(m <= 1, (m * (1 - sign * band)).clamp(max=1), m).float(),
-    }
-
-
-def kept_between(inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Which tokens the definition keeps for sure, and which it may keep, inside the band at the boundary."""
-    with warpdraw.use("reference"):
-        surely, maybe = (warpdraw.filter_logits(**_moved(inputs, sign)) > -INF for sign in (-1, 1))
-    return surely, maybe
-
-
-def check_kept(inputs: dict[str, Any]) -> int:
-    """The kept set is right outside the band; returns how many rows have a token inside it."""
-    surely, maybe = kept_between(inputs)
-    filtered = warpdraw.filter_logits(**inputs)
-    kept = filtered > -INF
-    assert not (surely & ~kept).any(), f"dropped a token that belongs, {_describe(surely & ~kept, inputs)}"
-    assert not (kept & ~maybe).any(), f"kept a token that does not belong, {_describe(kept & ~maybe, inputs)}"
-    assert same_bits(filtered, inputs["logits"].masked_fill(~kept, -INF)).all(), "a kept logit was changed"
-    return int((surely != maybe).any(-1).sum())
-
-
-def _describe(wrong: Tensor, inputs: dict[str, Any]) -> str:
-    row, token = wrong.nonzero()[0].tolist()
-    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
-    values = {name: value[row].item() for name, value in tensors.items() if value.dim() == 1}
-    return f"row {row}, token {token} of {wrong.shape[1]}, {values}, order {inputs['order']}"
-
-
-def assert_probabilities(got: Tensor, want: Tensor) -> None:
-    """Relative error: a few fp32 roundings, each times the exponent. Absolute only below the smallest normal number."""
-    assert torch.equal(got.isnan(), want.isnan()), "NaN in the wrong rows"
-    got, want = got.double().nan_to_num(0.0), want.double().nan_to_num(0.0)
-    highest = want.amax(-1, keepdim=True).clamp(min=2.0**-126)
-    bound = 1e-6 + 3e-7 * (want.clamp(min=2.0**-126) / highest).log().abs()
-    wrong = (got - want).abs() > torch.where(want >= 2.0**-125, bound * want, 2.0**-125)
-    assert not wrong.any(), (
-        f"{int(wrong.sum())} probabilities are off, first {got[wrong][0].item():.9g} for {want[wrong][0].item():.9g}"
-    )
-
-
-def assert_log_probabilities(got: Tensor, want: Tensor) -> None:
-    """Absolute error: the same roundings, times the logarithm itself."""
-    assert torch.equal(got.isnan(), want.isnan()), "NaN in the wrong places"
-    got, want = (value.double().nan_to_num(nan=0.0).clamp(min=-1e37) for value in (got, want))
-    wrong = (got - want).abs() > 2e-6 + 4e-7 * want.abs()
-    assert not wrong.any(), (
-        f"{int(wrong.sum())} logarithms are off, first {got[wrong][0].item():.9g} for {want[wrong][0].item():.9g}"
-    )
-
-
-def check_probabilities(inputs: dict[str, Any]) -> None:
-    """softmax, log_softmax and filter_probs against float64."""
-    plain = {name: inputs[name] for name in ("logits", "temperature")}
-    with warpdraw.use("reference"):
-        softmax, log_softmax = warpdraw.softmax(**plain), warpdraw.log_softmax(**plain)
-    assert_probabilities(warpdraw.softmax(**plain), softmax)
-    assert_log_probabilities(warpdraw.log_softmax(**plain), log_softmax)
-    kept = warpdraw.filter_logits(**inputs) > -INF
-    log_weight = log_weights(inputs["logits"], inputs["temperature"]).masked_fill(~kept, -INF)
-    assert_probabilities(warpdraw.filter_probs(**inputs), log_weight.softmax(-1))
-
-
-def check_draw(inputs: dict[str, Any]) -> int:
-    """Each token won its race, tile first, by float64 and among the tokens the backend keeps; returns how many drew.
-
-    A key may fall short of the largest one by the rounding of fp32 keys and of the mass, never by more.
-    """
-    result = warpdraw.sample(**inputs, logprob=True, raw_logprob=True)
-    filters = {name: value for name, value in inputs.items() if name not in ("seed", "position")}
-    kept = warpdraw.filter_logits(**filters) > -INF
-    valid = kept.any(-1)
-    assert torch.equal(result.valid, valid), "valid is wrong"
-    assert (result.tokens[~valid] == -1).all(), "an invalid row has a token"
-    assert result.logprob[~valid].isnan().all(), "an invalid row has a log-probability"
-    assert result.raw_logprob[~valid].isnan().all(), "an invalid row has a raw log-probability"
-    if not valid.any():
-        return 0
-
-    B, V = kept.shape
-    tiles = (V + TILE - 1) // TILE
-    rows, tokens = torch.arange(B)[valid], result.tokens[valid]
-    assert kept[valid].gather(1, tokens[:, None]).all(), "drew a token that is not kept"
-    log_weight = log_weights(inputs["logits"], inputs["temperature"])
-    ours = log_weight.masked_fill(~kept, -INF)[valid]
-    weight = torch.nn.functional.pad(ours.exp(), (0, tiles * TILE - V)).view(-1, tiles, TILE)
-    seed, position = (
-        torch.as_tensor(inputs[name], dtype=torch.int64).expand(B)[valid] for name in ("seed", "position")
-    )
-    tile_key = weight.sum(-1) / exponentials(seed, position, "tile", tiles)
-    token_key = weight.flatten(1) / exponentials(seed, position, "token", tiles * TILE)
-    tile = tokens // TILE
-    each = torch.arange(len(rows))
-    for what, key, best in (
-        ("tile", tile_key[each, tile], tile_key.amax(-1)),
-        ("token", token_key[each, tokens], token_key.view(-1, tiles, TILE)[each, tile].amax(-1)),
-    ):
-        wrong = key < best * (1 - 1e-5) - 2.0**-36 * best  # the last term: masses are whole multiples of 2^-40
-        assert not wrong.any(), (
-            f"{int(wrong.sum())} of {len(wrong)} draws took a {what} that lost its race, first in row "
-            f"{rows[wrong][0]}: token {tokens[wrong][0]} with {key[wrong][0]:.6g} of {best[wrong][0]:.6g}"
-        )
-    assert_log_probabilities(result.logprob[valid], ours.log_softmax(-1)[each, tokens].float())
-    raw = log_weights(inputs["logits"], torch.ones(B))[valid].log_softmax(-1)[each, tokens]
-    assert_log_probabilities(result.raw_logprob[valid], raw.float())
-    return len(tokens)
 
 
 def check_against_reference(
@@ -332,10 +72,9 @@ def check_against_reference(
         for choice in range(len(ORDERS)):
             number = len(ORDERS) * (seed + index) + choice
             inputs = inputs_of(OPS["sample"], V, dtype, number, kinds, repeats)
-            filters = {name: value for name, value in inputs.items() if name not in ("seed", "position")}
-            in_band += check_kept(filters)
+            in_band += check_kept(inputs)
             rows += len(inputs["logits"])
-            check_probabilities(filters)
+            check_probabilities(inputs)
             check_draw(inputs)
     assert in_band <= 0.1 * rows, f"the certificate says little: {in_band} of {rows} rows have tokens inside the band"
 
@@ -369,34 +108,31 @@ def draw_many(row: Tensor, draws: int, vary: str, chunk: int = 100_000, start: i
     found = []
     for begin in range(start, start + draws, chunk):
         varied = torch.arange(begin, min(begin + chunk, start + draws))
-        rows = row.expand(len(varied), -1)
-        found.append(warpdraw.sample(rows, **{**params, vary: varied}).tokens)
+        rows = {name: x.expand(len(varied), -1) for name, x in params.items() if isinstance(x, Tensor)}
+        found.append(warpdraw.sample(row.expand(len(varied), -1), **{**params, **rows, vary: varied}).tokens)
     return torch.cat(found)
+
+
+def _by_coin(params: dict[str, Any]) -> list[tuple[float, dict[str, Any]]]:
+    """The parameters with XTC's coin thrown, and the probability of each side."""
+    heads = torch.tensor(params.get("xtc_probability", 0.0)).double().item()
+    sides = ((1 - heads, 0.0), (heads, 1.0))
+    return [(share, {**params, "xtc_probability": side}) for share, side in sides if share > 0]
 
 
 def reference_probabilities(row: Tensor, **params: Any) -> Tensor:
     """The exact distribution of a row's draw, in float64."""
-    with warpdraw.use("reference"):
-        kept = warpdraw.filter_logits(row[None], **params)[0] > -INF
-    weight = log_weights(row[None], torch.tensor([float(params.get("temperature", 1.0))]))[0]
-    return weight.masked_fill(~kept, -INF).softmax(-1)
-
-
-def filters_of(row: Tensor, **params: Any) -> dict[str, Any]:
-    """Filter parameters as tensors for one row, as the certificates want them."""
-    values = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "order": "vllm", **params}
-    made = {
-        name: torch.tensor([values[name]], dtype=torch.int32 if name == "top_k" else torch.float32)
-        for name in ("temperature", "top_k", "top_p", "min_p")
-    }
-    return {"logits": row[None], **made, "order": values["order"]}
+    return sum(
+        share * kept_tokens(arguments_of({"logits": row[None], **side})).log_weights[0].softmax(-1)
+        for share, side in _by_coin(params)
+    )
 
 
 def check_distribution(row: Tensor, draws: int, vary: str = "position", **params: Any) -> int:
     """Draws from one row follow the float64 distribution; returns how many fell inside the band at the boundary."""
     filters = {name: value for name, value in params.items() if name not in ("seed", "position")}
     probabilities = reference_probabilities(row, **filters)
-    _, maybe = kept_between(filters_of(row, **filters))
+    maybe = torch.stack([kept_between({"logits": row[None], **side})[1] for _, side in _by_coin(filters)]).any(0)
     tokens = draw_many(row, draws, vary, **params)
     assert (tokens >= 0).all(), "an invalid draw"
     counts = torch.bincount(tokens, minlength=len(row))
@@ -426,6 +162,9 @@ SMALL_SETS: tuple[dict[str, Any], ...] = (
     {"temperature": 1.3, "min_p": 0.02, "top_p": 0.8, "order": "hf"},
     {"temperature": 0.7, "top_p": 0.95, "min_p": 0.05, "order": "llama.cpp"},
     {"top_k": 20, "top_p": 0.5, "order": "flashinfer-joint"},
+    {"typical_p": 0.7, "dynatemp_range": 0.4},
+    {"xtc_probability": 0.4, "xtc_threshold": 0.02, "top_n_sigma": 2.0},
+    {"eta": 0.05, "epsilon": 0.003, "repetition_penalty": 1.5, "history": torch.arange(9, dtype=torch.int32)[None]},
 )
 
 
@@ -542,13 +281,38 @@ KNOWN_PARAMETERS: tuple[dict[str, Any], ...] = (
 )
 
 
+KNOWN_FEATURES: dict[str, Any] = {
+    "temperature": 1.5, "dynatemp_range": 0.5, "top_n_sigma": 2.5, "typical_p": 0.9, "epsilon": 1e-4, "eta": 2e-3,
+    "xtc_probability": 0.5, "xtc_threshold": 0.004, "vocab_size": 990, "repetition_penalty": 1.25,
+    "frequency_penalty": 0.5, "presence_penalty": -0.25, "dry_multiplier": 0.75, "no_repeat_ngram": 3,
+}  # fmt: skip
+
+
+def known_lists() -> dict[str, Tensor]:
+    """A history that repeats itself, words of a mask, ids and biases, by integer formulas."""
+    each = torch.arange(6)[:, None]
+    place = torch.arange(40)[None]
+    return {
+        "history": ((place % 13 * 77 + each * 31) % 1000).int(),
+        "bitmask": (-1 - 2 ** (torch.arange(32)[None] % 31)).int().expand(6, -1),
+        "bias_ids": (place[:, :8] * 123 + each).int(),
+        "bias": (place[:, :8] - each) / 2.0,
+        "banned_ids": (place[:, :8] * 19 + each * 7 - 1).int(),
+    }
+
+
 def known_draws() -> dict[str, list[int]]:
-    """Six tokens each of V = 1000: unfiltered, greedy, and for every order two sets of filters; words of all sizes."""
+    """Six tokens each of V = 1000: unfiltered, greedy, and for every order two sets of filters; words of all sizes.
+
+    Then for every order a set with everything else on.
+    """
     rows, each = formula_rows(6, 1000), torch.arange(6)
     sets = {"unfiltered": {"temperature": 2.0}, "greedy": {"temperature": 0.0}}
     for order in ORDERS:
         for number, params in enumerate(KNOWN_PARAMETERS):
             sets[f"{order} {number}"] = {"order": order, **params}
+    for order in ORDERS:
+        sets[f"{order} features"] = {"order": order, **KNOWN_FEATURES, **known_lists()}
     found = {}
     for number, (name, params) in enumerate(sets.items()):
         seed, position = each * 0x123456789AB - number, each * 0x1_0000_0001 + 1000 * number

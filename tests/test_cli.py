@@ -1,8 +1,11 @@
 """The command line: what it prints where, in which form, and one line with exit code 2 for bad input."""
 
+import dataclasses
+import inspect
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,9 +15,7 @@ import torch
 from small_model import small_model
 
 import warpdraw
-from warpdraw.bench import sample as bench_sample
-from warpdraw.bench.harness import Timing, time_in_turn
-from warpdraw.bench.peers import Job, eager, eager_weights, idiom, idiom_probs
+from warpdraw.cli.generate import generate as command
 from warpdraw.cli.main import main
 from warpdraw.generation.loop import generate
 from warpdraw.generation.params import SamplingParams
@@ -89,9 +90,10 @@ def test_json_says_everything_and_repeats(run):
 
 
 def test_json_has_null_for_what_cannot_be_drawn(run):
-    _, out, _ = run("generate", "a", "--min-tokens", "2", "--max-tokens", "2", "--logprobs", "257", "--json")
+    _, out, _ = run("generate", "a", "--bias", "256=-inf", "--ignore-eos", "--max-tokens", "2", "--json")
     document = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    assert document["completions"][0]["logprobs"][0]["top"][-1] == [256, None]
+    assert document["params"]["logit_bias"] == [[256, None]]
+    assert 256 not in document["completions"][0]["token_ids"]
 
 
 def test_streamed_json_is_one_event_a_line(run):
@@ -120,16 +122,46 @@ def test_every_sampling_option_reaches_the_parameters(run):
         "order": "hf",
         "seed": -5,
         "n": 2,
+        "dynatemp_range": 0.25,
+        "dynatemp_exponent": 1.5,
+        "top_n_sigma": 3.0,
+        "typical_p": 0.875,
+        "epsilon": 0.0009765625,
+        "eta": 0.001953125,
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.25,
+        "repetition_penalty": 1.25,
+        "frequency_penalty": -0.5,
+        "presence_penalty": 0.75,
+        "dry_multiplier": 0.875,
+        "dry_base": 2.0,
+        "dry_allowed_length": 3,
+        "no_repeat_ngram": 4,
         "max_tokens": 5,
         "min_tokens": 2,
         "logprobs": 1,
+        "logprobs_of": "filtered",
+        "kept": 7,
     }
     words = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), str(value))]
-    more = ["--stop", "x", "--stop", "yz", "--stop-id", "3", "--stop-id", "4", "--ignore-eos", "--threads", "1"]
-    _, out, _ = run("generate", "a", *words, *more, "--max-rows", "2", "--json")
+    words += ["--stop", "x", "--stop", "yz", "--stop-id", "3", "--stop-id", "4", "--ignore-eos", "--threads", "1"]
+    words += ["--bias", "7=1.5", "--bias", "e=-inf", "--bias", "==-2", "--ban", "9", "--ban", '"5"', "--ban", '"\\""']
+    words += [
+        "--dry-breaker",
+        "q",
+        "--dry-breaker",
+        "u",
+        *(word for letter in "aeiou7" for word in ("--allow", letter)),
+    ]
+    _, out, _ = run("generate", "a", *words, "--max-rows", "2", "--json")
     document = json.loads(out)
-    expected = options | {"stop": ["x", "yz"], "stop_ids": [3, 4], "ignore_eos": True}
+    expected = options | {"stop": ["x", "yz"], "stop_ids": [3, 4], "ignore_eos": True, "bitmask": None}
+    expected |= {"logit_bias": [[7, 1.5], ["e", None], ["=", -2.0]], "banned_ids": [9, "5", '"']}
+    expected |= {"allowed_ids": ["a", "e", "i", "o", "u", 7], "dry_breakers": ["q", "u"]}
     assert document["params"] == expected
+    assert {field.name for field in dataclasses.fields(SamplingParams)} == set(document["params"])
+    default = dataclasses.asdict(SamplingParams())
+    assert [name for name, value in document["params"].items() if value == default[name]] == ["bitmask"]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +183,36 @@ def test_every_sampling_option_reaches_the_parameters(run):
         (["generate", "a", "--max-tokens", "0"], "max_tokens: expected an integer >= 1, got 0"),
         (["generate", "a", "--stop", ""], "stop: expected strings of at least one character"),
         (["generate", "a", "--stop-id", "257"], "params[0].stop_ids: expected ids below 257, got 257"),
+        (["generate", "a", "--typical-p", "1.5"], "typical_p: expected a number in [0, 1], got 1.5"),
+        (["generate", "a", "--xtc-probability", "-1"], "xtc_probability: expected a number in [0, 1], got -1.0"),
+        (["generate", "a", "--repetition-penalty", "0"], "repetition_penalty: expected a number in (0, inf), got 0.0"),
+        (
+            ["generate", "a", "--frequency-penalty", "nan"],
+            "frequency_penalty: expected a number in (-inf, inf), got nan",
+        ),
+        (["generate", "a", "--dry-base", "0.5"], "dry_base: expected a number in [1, inf), got 0.5"),
+        (["generate", "a", "--dry-breaker", ""], "dry_breakers: expected strings of at least one character"),
+        (
+            ["generate", "a", "--dry-multiplier", "1", "--dry-breaker", "zz"],
+            "params[0].dry_breakers: expected strings that some token's text contains, got 'zz'",
+        ),
+        (["generate", "a", "--no-repeat-ngram", "-1"], "no_repeat_ngram: expected an integer in [0, 2147483647]"),
+        (["generate", "a", "--bias", "7"], "Invalid value for '--bias': expected ID=NUMBER or TEXT=NUMBER, got '7'"),
+        (["generate", "a", "--bias", "=2"], "Invalid value for '--bias': expected ID=NUMBER or TEXT=NUMBER, got '=2'"),
+        (["generate", "a", "--bias", "7=x"], "Invalid value for '--bias': expected a number, got 'x'"),
+        (["generate", "a", "--bias", "7=nan"], "logit_bias: expected a number that float32 holds for 7, got nan"),
+        (["generate", "a", "--bias", "257=1"], "params[0].logit_bias: expected ids below 257, got 257"),
+        (["generate", "a", "--ban", "-1"], "banned_ids: expected token ids >= 0, got -1"),
+        (["generate", "a", "--ban", '"a'], "Invalid value for '--ban': expected a JSON string in double quotes"),
+        (
+            ["generate", "a", "--ban", "no"],
+            "params[0].banned_ids: expected the text of one token, got 'no', which is 'n', 'o'",
+        ),
+        (["generate", "a", "--allow", ""], "allowed_ids: expected texts of at least one character, got '' among them"),
+        (["generate", "a", "--allow", "999"], "params[0].allowed_ids: expected ids below 257, got 999"),
+        (["generate", "a", "--logprobs", "258"], "params[0].logprobs: expected at most 257, got 258"),
+        (["generate", "a", "--logprobs-of", "x"], "logprobs_of: expected one of raw, filtered, got 'x'"),
+        (["generate", "a", "--kept", "-1"], "kept: expected None or an integer >= 0, got -1"),
         (["generate", "a", "--order", "x"], "order: expected one of vllm, hf, flashinfer-joint, llama.cpp, got 'x'"),
         (["generate", "a" * 256], "prompts[0]: expected fewer tokens than the context of 256, got 256"),
         (["generate", "a", "--model", "no/such/place"], "no/such/place: "),
@@ -210,6 +272,25 @@ def test_help_has_an_example(run, arguments):
     assert "\n warpdraw " in out or "Begin with: warpdraw " in out
 
 
+def test_help_groups_the_options(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = run("generate", "--help")
+    panels = re.findall(r"─ (.+?) ─+╮\n(.*?)╰", out, flags=re.DOTALL)
+    titles = [
+        "Arguments",
+        "Options",
+        "How to draw",
+        "More filters",
+        "Penalties and bans",
+        "When to stop",
+        "What to print",
+    ]
+    assert [title for title, _ in panels] == titles
+    shown = {option for _, panel in panels for option in re.findall(r"^│ (--[a-z-]+)", panel, flags=re.MULTILINE)}
+    parameters = set(inspect.signature(command).parameters) - {"prompts", "as_json"}
+    assert shown == {"--" + name.replace("_", "-") for name in parameters} | {"--json", "--help"}
+
+
 def test_info_says_what_runs_here(run):
     code, out, _ = run("info")
     assert code == 0
@@ -243,63 +324,6 @@ def test_bad_input_shows_no_traceback(checkpoint):
     result = program("generate", "a", "--model", checkpoint, "--min-p", "7")
     assert result.returncode == 2
     assert result.stderr == b"warpdraw: error: min_p: expected a number in [0, 1], got 7.0\n"
-
-
-def test_the_peers_of_the_benchmark_do_the_job():
-    torch.manual_seed(0)
-    logits = torch.tensor([[3.0, 1.0, 2.0, 0.0, -9.0]]).repeat(20_000, 1)
-    for job in (Job(0.8, 3, 0.9, 0.05), Job(1.3, 0, 0.95, 0.0), Job(1.0, 0, 1.0, 0.2), Job(1.0, 2, 1.0, 0.0)):
-        bench_sample.verify(logits[:4], job)
-        expected = warpdraw.filter_probs(logits[:1], job.temperature, job.top_k, job.top_p, job.min_p, order="hf")[0]
-        for draws in (idiom(logits, job), eager(logits, job)):
-            # 6 standard deviations of the largest binomial are 0.021.
-            assert (draws.bincount(minlength=5) / 20_000 - expected).abs().max() < 0.021
-
-
-def test_a_peer_that_does_another_job_is_not_timed(monkeypatch):
-    logits, job = torch.randn(4, 100), Job(1.0, 10, 0.9, 0.0)
-    other = Job(1.0, 10, 0.8, 0.0)
-    monkeypatch.setattr(bench_sample, "idiom_probs", lambda given, _: idiom_probs(given, other))
-    with pytest.raises(bench_sample.NotVerified, match=r"mask and multinomial does not keep"):
-        bench_sample.verify(logits, job)
-    monkeypatch.undo()
-    monkeypatch.setattr(bench_sample, "eager_weights", lambda given, _: eager_weights(given, Job(1.0, 11, 1.0, 0.0)))
-    with pytest.raises(bench_sample.NotVerified, match=r"best eager does not keep"):
-        bench_sample.verify(logits, job)
-
-
-def test_methods_are_timed_in_turn():
-    seen = []
-    methods = {name: lambda given, name=name: seen.append((name, int(given))) for name in "abc"}
-    timings = time_in_turn(methods, [torch.tensor(i) for i in range(4)], seconds=0.0)
-    assert set(timings) == {"a", "b", "c"}
-    assert all(0 < each.p10 <= each.median <= each.p90 for each in timings.values())
-    assert [number for _, number in seen] == [i % 4 for i in range(len(seen))]
-    turns = "".join(name for i, (name, _) in enumerate(seen[6:]) if i == 0 or seen[6 + i - 1][0] != name)
-    assert turns.startswith("abcabcabc")
-
-
-def test_a_timing_is_the_median_and_its_spread():
-    assert Timing.of([5, 1, 2, 4, 3, 6, 7, 8, 9, 11, 10]) == Timing(6, 2, 10, 11)
-
-
-def test_bench_sample_reports_every_method(run, tmp_path):
-    path = tmp_path / "result.json"
-    arguments = ["bench", "sample", "--vocab", "1000", "--vocab", "77", "--batch", "3", "--seconds", "0.05"]
-    code, out, err = run(*arguments, "--json", str(path))
-    assert (code, err) == (0, f"wrote {path}\n")
-    document = json.loads(path.read_text())
-    assert document["environment"]["threads"] == 1
-    assert {(r["vocab"], r["cache"]) for r in document["results"]} == {
-        (v, c) for v in (1000, 77) for c in ("cold", "hot")
-    }
-    for record in document["results"]:
-        assert record["p10_us"] <= record["median_us"] <= record["p90_us"]
-    for method in ("warpdraw.sample", "mask and multinomial", "best eager", "one read (dot)", "one read (amax)"):
-        assert out.count(method) >= 4
-    code, out, _ = run(*arguments[:4], "--seconds", "0", "--batch", "1", "--dtype", "bfloat16", "--json", "-")
-    assert code == 0
-    assert json.loads(out)["job"]["dtype"] == "bfloat16"
 
 
 def test_an_unknown_instruction_set_is_one_line_and_exit_code_2():

@@ -1,9 +1,9 @@
 """torch.compile sees every op as one opaque node: opcheck passes, and compiled code gives what eager code gives."""
 
-import checks
 import pytest
 import torch
-from checks import ORDERS
+from cases import ORDERS, inputs_of, rows_of
+from certificates import same_bits
 from torch._dynamo.testing import CompileCounter
 
 import warpdraw
@@ -19,13 +19,13 @@ def _fresh_compiler():
 
 
 def tensors_of(op, V=130, dtype=torch.float32):
-    inputs = checks.inputs_of(op, V, dtype, seed=3, kinds=("random", "tied", "masked"))
+    inputs = inputs_of(op, V, dtype, seed=3, kinds=("random", "tied", "masked"))
     return {name: value.contiguous() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
 
 
 def same(found, expected):
     for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (found, expected)), strict=True):
-        assert a is b is None or checks.same_bits(a, b).all()
+        assert a is b is None or same_bits(a, b).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -33,7 +33,8 @@ def same(found, expected):
 def test_opcheck(name, dtype):
     """Schema, fake, dispatch and static compilation of the node itself, with and without optional outputs."""
     op = OPS[name]
-    inputs = list(tensors_of(op, dtype=dtype).values())
+    given = tensors_of(op, dtype=dtype)
+    inputs = [given.get(spec.name) for spec in op.contract.inputs]
     flags = [spec.name for spec in op.contract.outputs if spec.optional]
     node = getattr(torch.ops.warpdraw, name).default
     for wanted in (True, False) if flags else (True,):
@@ -54,7 +55,7 @@ def test_compiled_equals_eager(name, compiler):
     numbers = {
         spec.name: spec.choices[1] if isinstance(spec, ChoiceSpec) else type(spec.default)(1)
         for spec in op.contract.inputs[1:]
-        if spec.default is not None
+        if spec.default is not None and spec.name != "prompt_length"  # no prompt without a history
     }
     same(compiled(**{logits: first}, **numbers), op(first, **numbers))
 
@@ -78,13 +79,39 @@ def test_a_step_of_generation_compiles(order):
     assert counter.frame_count == 1
 
 
+def test_a_step_with_every_kind_of_argument_compiles():
+    """Lists, masks and a growing history; reports of given sizes; parameters as tensors and as numbers."""
+
+    def step(logits, history, length, words, position):
+        drawn = warpdraw.sample(
+            logits, 0.9, top_p=0.95, position=position, typical_p=0.9, xtc_probability=0.5, min_tokens=3,
+            stop_ids=history[:, :2], bitmask=words, bias_ids=history[:, :3], bias=logits[:, :3],
+            history=history, history_length=length, repetition_penalty=1.3, dry_multiplier=0.5, no_repeat_ngram=3,
+            top_n=5, max_kept=20, top_of="filtered", rank=True, kept_count=True,
+        )  # fmt: skip
+        return drawn.tokens, drawn.rank, drawn.kept_count, drawn.kept_ids, drawn.top_ids, drawn.top_logprobs.exp()
+
+    counter = CompileCounter()
+    compiled = torch.compile(step, backend=counter, fullgraph=True)
+    logits = rows_of(("random", "tied", "masked"), 130, seed=2)
+    history = torch.randint(0, 130, (3, 9), generator=torch.Generator().manual_seed(4), dtype=torch.int32)
+    words = torch.full((3, 5), -7, dtype=torch.int32)
+    for length in range(9):
+        counts, where = torch.full((3,), length, dtype=torch.int32), torch.full((3,), length)
+        found, expected = (run(logits, history, counts, words, where) for run in (compiled, step))
+        same(found, expected)
+        assert (expected[0] >= 0).all()
+        assert expected[3].shape == (3, 20)
+    assert counter.frame_count == 1
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch warns about its own modules
 def test_inductor():
     def step(logits, position):
         drawn = warpdraw.sample(logits * 2, top_k=20, top_p=0.9, position=position, logprob=True)
         return drawn.tokens, drawn.valid, drawn.logprob.exp()
 
-    logits = checks.rows_of(("random", "tied"), 500, seed=1)
+    logits = rows_of(("random", "tied"), 500, seed=1)
     compiled = torch.compile(step, fullgraph=True)
     for position in (torch.tensor([0, 1]), torch.tensor([5, 6])):
         tokens, valid, probability = compiled(logits, position)
@@ -101,7 +128,7 @@ def test_dynamic_shapes_compile_once(name):
     compiled = torch.compile(lambda logits: op(logits), backend=counter, fullgraph=True, dynamic=True)
     for V in (130, 257, 1000):
         for B in (2, 3, 5):
-            logits = checks.rows_of(("random",) * B, V, seed=V)
+            logits = rows_of(("random",) * B, V, seed=V)
             same(compiled(logits), op(logits))
     assert counter.frame_count == 1
 
@@ -113,7 +140,7 @@ def test_output_buffers_in_compiled_code():
         warpdraw.softmax(logits, out=out)
         return drawn.tokens
 
-    logits = checks.rows_of(("random", "tied"), 130, seed=1)
+    logits = rows_of(("random", "tied"), 130, seed=1)
     tokens, out = torch.zeros(2, dtype=torch.int32), torch.zeros(2, 130)
     returned = fill(logits, tokens, out)
     expected = warpdraw.sample(logits, seed=3).tokens
@@ -141,6 +168,6 @@ def test_the_node_runs_under_fake_tensors_and_export():
         def forward(self, logits):
             return warpdraw.sample(logits, top_k=5).tokens
 
-    logits = checks.rows_of(("random", "tied"), 130, seed=1)
+    logits = rows_of(("random", "tied"), 130, seed=1)
     exported = torch.export.export(Head(), (logits,))
     assert torch.equal(exported.module()(logits), Head()(logits))

@@ -2,16 +2,17 @@
 
 import collections
 
-import checks
 import numpy as np
 import pytest
 import torch
-from checks import ORDERS
+from cases import ORDERS, inputs_of, rows_of
+from certificates import same_bits
+from checks import assert_same, spread_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import warpdraw
-from warpdraw.contract import Contract
+from warpdraw.contract import Contract, TensorSpec
 from warpdraw.op import OPS
 
 LOGITS = torch.tensor([[0.1, 0.2, 0.3, 0.4], [4.0, 3.0, 2.0, 1.0]])
@@ -66,7 +67,34 @@ NUMBERS = {
     "min_p": ("[0, 1]", [-1, 1.0001, float("nan"), float("inf")]),
     "seed": ("[-9223372036854775808, 9223372036854775807]", [2**63, -(2**63) - 1, 2**100]),
     "position": ("[-9223372036854775808, 9223372036854775807]", [2**63]),
+    "dynatemp_range": ("[0, inf)", [-0.1, float("nan"), float("inf")]),
+    "dynatemp_exponent": ("[0, inf)", [-0.1, float("nan"), float("inf")]),
+    "top_n_sigma": ("[0, inf)", [-0.1, float("nan"), float("inf")]),
+    "typical_p": ("[0, 1]", [-0.1, 1.1, float("nan")]),
+    "epsilon": ("[0, 1]", [-0.1, 1.1, float("nan")]),
+    "eta": ("[0, 1]", [-0.1, 1.1, float("nan")]),
+    "xtc_probability": ("[0, 1]", [-0.1, 1.1, float("nan")]),
+    "xtc_threshold": ("[0, 1]", [-0.1, 1.1, float("nan")]),
+    "repetition_penalty": ("(0, inf)", [0, 0.0, -1.0, float("nan"), float("inf")]),
+    "frequency_penalty": ("(-inf, inf)", [float("nan"), float("inf"), float("-inf")]),
+    "presence_penalty": ("(-inf, inf)", [float("nan"), float("inf"), float("-inf")]),
+    "dry_multiplier": ("[0, inf)", [-0.1, float("nan"), float("inf")]),
+    "dry_base": ("[1, inf)", [0.9, float("nan"), float("inf")]),
+    "dry_allowed_length": ("[1, 2147483647]", [0, -1, 2**31]),
+    "no_repeat_ngram": ("[0, 2147483647]", [-1, 2**31]),
+    "min_tokens": ("[0, 2147483647]", [-1, 2**31]),
+    "prompt_length": ("[0, 2147483647]", [-1, 2**31]),
+    "vocab_size": ("[0, V] with V = 4", [-1, 5]),
 }
+PARAMETERS = {
+    spec.name: spec
+    for spec in warpdraw.sample.contract.inputs
+    if isinstance(spec, TensorSpec) and spec.default is not None
+}
+
+
+def test_every_parameter_is_tried():
+    assert set(NUMBERS) == set(PARAMETERS)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -78,9 +106,9 @@ def test_numbers_outside_their_range(name):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_parameters_of_the_wrong_type(name):
-    integer = name in ("top_k", "seed", "position")
+    (dtype,) = PARAMETERS[name].dtype_names
+    integer = dtype.startswith("int")
     kind = "int" if integer else "number"
-    dtype = {"top_k": "int32", "seed": "int64", "position": "int64"}.get(name, "float32")
     for value in (True, False, "1", None, [1, 2], *([1.0, 1.5] if integer else [])):
         refuses(TypeError, name, kind, "[B]", dtype, repr(value), **{name: value})
     for value in (1j, np.zeros(2), np.arange(2)):
@@ -99,7 +127,7 @@ def test_parameters_of_the_wrong_type(name):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_parameter_tensors_of_the_wrong_shape_or_place(name):
-    dtype = {"top_k": torch.int32, "seed": torch.int64, "position": torch.int64}.get(name, torch.float32)
+    (dtype,) = PARAMETERS[name].dtypes
     one = torch.ones(1, dtype=dtype)
     refuses(ValueError, name, "[B]", "B = 2", "[3]", **{name: one.expand(3)})
     refuses(ValueError, name, "[B]", "[]", **{name: one[0]})
@@ -119,15 +147,88 @@ def test_numbers_that_are_taken():
     warpdraw.sample(LOGITS, temperature=3.4e38, top_k=0, top_p=1, min_p=0)
 
 
+# Lists, masks and histories.
+
+LISTS = {"allowed_ids": "A", "banned_ids": "D", "stop_ids": "S", "bias_ids": "C", "history": "H", "dry_breakers": "K"}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_of_ids(name):
+    good, shape = torch.zeros(B, 3, dtype=torch.int32), f"[B, {LISTS[name]}]"
+    for op in FILTERING:
+        refuses(TypeError, name, shape, "int32", "[1, 2]", op=op, **{name: [1, 2]})
+        refuses(TypeError, name, "int32", "int64", op=op, **{name: good.long()})
+        refuses(ValueError, name, shape, "B = 2", "[3, 3]", op=op, **{name: good[:1].expand(3, -1)})
+        refuses(ValueError, name, shape, "[3]", op=op, **{name: good[0]})
+        refuses(ValueError, name, f"{LISTS[name]} of at least 1", "[2, 0]", op=op, **{name: good[:, :0]})
+        refuses(ValueError, name, "last axis", op=op, **{name: good.t().contiguous().t()})
+    with pytest.raises((ValueError, RuntimeError), match=name):
+        warpdraw.sample(LOGITS, **{name: good.to("meta")})
+
+
+def test_partners_come_together():
+    ids, bias = torch.zeros(B, 3, dtype=torch.int32), torch.zeros(B, 3)
+    for op in FILTERING:
+        refuses(ValueError, "bias_ids", "together with bias", "None", op=op, bias=bias)
+        refuses(ValueError, "bias", "together with bias_ids", "None", op=op, bias_ids=ids)
+        refuses(ValueError, "bias", "C = 3", "[2, 2]", op=op, bias_ids=ids, bias=bias[:, :2])
+        refuses(TypeError, "bias", "float32", "float16", op=op, bias_ids=ids, bias=bias.half())
+        refuses(ValueError, "history", "together with history_length", op=op, history_length=ids[:, 0])
+        refuses(TypeError, "history_length", "int32", "3", op=op, history=ids, history_length=3)
+        refuses(ValueError, "history_length", "[B]", "[2, 3]", op=op, history=ids, history_length=ids)
+    assert warpdraw.sample(LOGITS, bias=None, bias_ids=None, history=None, bitmask=None).valid.all()
+
+
+def test_the_width_of_a_bitmask():
+    logits, words = torch.zeros(B, 70), torch.full((B, 4), -1, dtype=torch.int32)
+    for op in FILTERING:
+        for width in (1, 2, 4):
+            refuses(
+                ValueError, "bitmask", "W = 3 words", f"W = {width}", op=op, args=(logits,), bitmask=words[:, :width]
+            )
+        small = {"args": (logits,), "vocab_size": 64, "op": op}
+        refuses(ValueError, "bitmask", "W = 1", **small, bitmask=words[:, :1])
+        refuses(TypeError, "bitmask", "int32", "int64", **small, bitmask=words[:, :2].long())
+        for width in (2, 3):
+            assert op(logits, bitmask=words[:, :width], vocab_size=64) is not None
+        entries = torch.tensor([64, 65], dtype=torch.int32)
+        assert op(logits, bitmask=words[:, :2], vocab_size=entries) is not None
+    assert warpdraw.sample(logits, bitmask=words[:, :2], vocab_size=entries).valid.tolist() == [True, False]
+
+
+def test_sizes_of_reports():
+    for name, list_name, letter in (("top_n", "top_ids", "N"), ("max_kept", "kept_ids", "M")):
+        for value in (-1, 5, 2**40, 2**70):
+            refuses(ValueError, name, "[0, V] with V = 4", repr(value), **{name: value})
+        for value in (1.0, "2", None, True, [1], torch.zeros(B)):
+            refuses(TypeError, name, "int", **{name: value})
+        refuses(ValueError, list_name, f"{letter} of at least 1", **{list_name: True})
+        refuses(ValueError, list_name, f"{letter} = 2", "[2, 3]", **{name: 2, list_name: torch.zeros(2, 3).int()})
+        refuses(TypeError, list_name, "int32", "int64", **{name: 2, list_name: torch.zeros(2, 2).long()})
+        assert getattr(warpdraw.sample(LOGITS, **{name: 0}), list_name) is None
+        assert getattr(warpdraw.sample(LOGITS, **{name: 4}), list_name).shape == (2, 4)
+        assert getattr(warpdraw.sample(LOGITS, **{name: np.int64(3)}), list_name).shape == (2, 3)
+        assert getattr(warpdraw.sample(LOGITS, **{name: 2, list_name: False}), list_name) is None
+        buffer = torch.full((2, 2), -9, dtype=torch.int32)
+        assert getattr(warpdraw.sample(LOGITS, **{name: 2, list_name: buffer}), list_name) is buffer
+        assert (buffer >= 0).all()
+    for value in ("kept", "", None, 0):
+        refuses(ValueError, "top_of", "'raw', 'filtered'", repr(value), top_of=value)
+    for name in ("rank", "kept_count"):
+        refuses(TypeError, name, "int32", "int64", **{name: torch.zeros(B, dtype=torch.int64)})
+    refuses(TypeError, "filter_logits", "top_n", op=warpdraw.filter_logits, top_n=2)
+
+
 @pytest.mark.parametrize("op", FILTERING, ids=lambda op: op.name)
 def test_order(op):
     for value in ("llama", "VLLM", "", None, 0, b"hf"):
         refuses(ValueError, "order", "'vllm', 'hf', 'flashinfer-joint', 'llama.cpp'", repr(value), op=op, order=value)
-    refuses(TypeError, "at most", op=op, args=(LOGITS, 1.0, 0, 1.0, 0.0, 0, 0, "hf"))
+    tensors = [spec.default for spec in op.contract.inputs[1:] if isinstance(spec, TensorSpec)]
+    refuses(TypeError, "at most", op=op, args=(LOGITS, *tensors, "hf"))
 
 
 def test_arguments_too_many_unknown_or_twice():
-    refuses(TypeError, "sample", "at most 7 positional", "got 8", args=(LOGITS, 1.0, 0, 1.0, 0.0, 0, 0, 0))
+    refuses(TypeError, "sample", "at most 34 positional", "got 36", args=(LOGITS, 1.0, 0, 1.0, *[None] * 32))
     refuses(TypeError, "softmax", "at most 2 positional", "got 3", op=warpdraw.softmax, args=(LOGITS, 1.0, 2))
     refuses(TypeError, "sample", "'topk'", "top_k", topk=3)
     refuses(TypeError, "softmax", "'top_k'", "temperature", op=warpdraw.softmax, top_k=3)
@@ -207,7 +308,7 @@ def test_rows_without_a_candidate_in_int32_buffers(backend):
 
 def test_logits_may_be_overwritten(backend):
     for op in (warpdraw.softmax, warpdraw.log_softmax, warpdraw.filter_probs, warpdraw.filter_logits):
-        logits = checks.rows_of(("random", "tied", "masked", "+inf"), 333, seed=3)
+        logits = rows_of(("random", "tied", "masked", "+inf"), 333, seed=3)
         params = {"top_k": 200, "top_p": 0.9} if op in FILTERING else {"temperature": 0.7}
         want = op(logits, **params)
         assert torch.equal(op(logits, **params, out=logits), want)
@@ -215,19 +316,20 @@ def test_logits_may_be_overwritten(backend):
 
 def test_results_are_named_tuples():
     result = warpdraw.sample(LOGITS, logprob=True)
-    assert result._fields == ("tokens", "valid", "logprob", "raw_logprob")
+    names = "tokens valid logprob raw_logprob rank kept_count kept_ids top_ids top_logprobs"
+    assert result._fields == tuple(names.split())
     assert result[0] is result.tokens
     assert isinstance(warpdraw.softmax(LOGITS), torch.Tensor)
 
 
 def test_inputs_stay_as_they_are(backend):
     for op in OPS.values():
-        inputs = checks.inputs_of(op, 130, torch.float32, seed=5)
+        inputs = inputs_of(op, 130, torch.float32, seed=5)
         copies = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
         op(**inputs)
         for name, value in copies.items():
             if isinstance(value, torch.Tensor):
-                assert checks.same_bits(inputs[name], value).all()
+                assert same_bits(inputs[name], value).all()
 
 
 # Shapes that are empty, long or far apart.
@@ -235,7 +337,7 @@ def test_inputs_stay_as_they_are(backend):
 
 def test_no_rows_with_parameter_tensors(backend):
     for op in OPS.values():
-        inputs = checks.inputs_of(op, 10, torch.bfloat16, seed=0)
+        inputs = inputs_of(op, 10, torch.bfloat16, seed=0)
         empty = {name: value[:0] if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
         result = op(**empty)
         for output in result if isinstance(result, tuple) else (result,):
@@ -245,7 +347,7 @@ def test_no_rows_with_parameter_tensors(backend):
 def test_more_than_two_to_the_31_logits(threads):
     """A stored row seen as 17,000 rows of 128,256: every row is drawn, the last one too."""
     threads(2)
-    row = checks.spread_row(128_256, seed=1).bfloat16()
+    row = spread_row(128_256, seed=1).bfloat16()
     rows = row.expand(17_000, -1)
     assert rows.numel() > 2**31
     position = torch.arange(17_000)
@@ -263,7 +365,7 @@ def test_rows_that_lie_more_than_two_to_the_31_elements_apart(native, tmp_path, 
         storage = torch.from_file(str(tmp_path / name), shared=True, size=2**31 + 1000, dtype=dtype)
         return storage.as_strided((3, 500), (2**30, 1))
 
-    values = checks.rows_of(("random",) * 3, 500, seed=6).to(dtype)
+    values = rows_of(("random",) * 3, 500, seed=6).to(dtype)
     rows = far_apart("logits", dtype).copy_(values)
     params = {"top_k": 20, "top_p": 0.9}
     assert torch.equal(warpdraw.sample(rows, **params).tokens, warpdraw.sample(values, **params).tokens)
@@ -306,7 +408,7 @@ def test_any_row(row, params, seed, dtype):
             drawn = warpdraw.sample(logits, **params, seed=seed, position=seed, logprob=True, raw_logprob=True)
             results[name] = {**drawn._asdict(), "logits": warpdraw.filter_logits(logits, **params)}
             results[name]["probs"] = warpdraw.filter_probs(logits, **params)
-    checks.assert_same(results["cpu"], results["scalar"], params)
+    assert_same(results["cpu"], results["scalar"], params)
 
 
 @settings(max_examples=100)

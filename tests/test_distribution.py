@@ -3,12 +3,27 @@
 import checks
 import pytest
 import torch
-from checks import INF, LEVEL, RARE, check_distribution, draw_many, few_tokens, spread_row
+from cases import INF
+from checks import LEVEL, RARE, check_distribution, draw_many, few_tokens, spread_row
 
 import warpdraw
+from warpdraw.ops.noise import uniforms
 
 MILLION = 1_000_000
 JOINT, LLAMA = "flashinfer-joint", "llama.cpp"
+
+PENALTIES = {
+    "history": torch.tensor([[5, 6, 7, 8, 5, 6, 7, 9, 5, 6]], dtype=torch.int32),
+    "prompt_length": 3, "repetition_penalty": 1.4, "frequency_penalty": 0.3, "presence_penalty": -0.9,
+    "dry_multiplier": 1.1, "no_repeat_ngram": 4,
+}  # fmt: skip
+EDITS = {
+    "bias_ids": torch.tensor([[3, 150, 3, -1]], dtype=torch.int32),
+    "bias": torch.tensor([[1.5, 3.0, 0.5, 9.0]]),
+    "banned_ids": torch.tensor([[9, 64, -1]], dtype=torch.int32),
+    "bitmask": torch.tensor([[-1, -2, 0x7FFFFFF0, -1, -1, -1, -1]], dtype=torch.int32),
+    "vocab_size": 190,
+}
 
 # V, standard deviation of the logits, what varies from draw to draw, parameters.
 SETS = [
@@ -24,10 +39,19 @@ SETS = [
     (500, 1.5, "position", {"temperature": 1.2, "top_k": 100, "top_p": 0.5, "order": JOINT, "seed": 5}),
     (700, 2.0, "seed", {"temperature": 1.6, "top_k": 80, "top_p": 0.95, "min_p": 0.02, "order": LLAMA}),
     (333, 0.7, "position", {"temperature": 0.3, "top_p": 0.99, "order": LLAMA, "seed": 2**33}),
+    (400, 2.0, "position", {"typical_p": 0.6, "seed": 12}),
+    (400, 2.0, "seed", {"typical_p": 0.8, "top_p": 0.95, "order": LLAMA}),
+    (300, 1.5, "position", {"xtc_probability": 0.3, "xtc_threshold": 0.02, "seed": 1}),
+    (300, 1.5, "seed", {"xtc_probability": 0.7, "xtc_threshold": 0.03, "top_k": 9, "temperature": 1.4, "order": LLAMA}),
+    (500, 2.0, "position", {"dynatemp_range": 0.6, "dynatemp_exponent": 1.5, "min_p": 0.01}),
+    (500, 2.0, "seed", {"dynatemp_range": 0.6, "temperature": 1.2, "top_k": 60, "order": LLAMA}),
+    (500, 2.0, "position", {"top_n_sigma": 1.5, "epsilon": 0.004, "eta": 0.02}),
+    (200, 1.0, "position", {**PENALTIES, "temperature": 0.8}),
+    (200, 1.0, "seed", {**PENALTIES, **EDITS, "top_p": 0.97, "order": "hf"}),
 ]
 
 
-@pytest.mark.parametrize("case", range(len(SETS)), ids=lambda case: f"V{SETS[case][0]} {SETS[case][3]}")
+@pytest.mark.parametrize("case", range(len(SETS)), ids=lambda case: f"V{SETS[case][0]} {'+'.join(SETS[case][3])}")
 def test_a_million_draws(threads, case):
     threads(2)
     V, deviation, vary, params = SETS[case]
@@ -104,6 +128,59 @@ def test_positions_of_equal_keys_have_different_bits():
             assert _C.numerics.exponential(first) == _C.numerics.exponential(second)
 
 
+# XTC's coin.
+
+
+def test_the_coin_of_xtc_comes_up_as_often_as_it_should():
+    row = few_tokens((0, 1), 64)
+    for probability in (0.001, 0.25, 0.5, 0.999):
+        for vary, other in (("position", "seed"), ("seed", "position")):
+            params = {"xtc_probability": probability, "xtc_threshold": 0.1, "top_k": 2, other: 9}
+            tokens = draw_many(row, 200_000, vary, **params)
+            heads, first = probability, torch.tensor([0.0, -0.35]).double().softmax(0)[0].item()
+            expected = torch.tensor([(1 - heads) * first, 1 - (1 - heads) * first]).double()
+            checks.assert_distribution(torch.bincount(tokens, minlength=2), expected, f"coin of {probability}")
+
+
+def test_the_coin_of_xtc_is_independent_of_the_draw():
+    """Four tokens, of which the coin drops the first: where it says no, the draw is as ever; pairs of coin and draw."""
+    ids = (0, 1, 64, 130)
+    rows = few_tokens(ids, 192)
+    params = {"xtc_probability": 0.5, "xtc_threshold": 0.27, "seed": 3}
+    position = torch.arange(400_000)
+    kept = warpdraw.sample(rows.expand(400_000, -1), **params, position=position, kept_count=True)
+    plain = warpdraw.sample(rows.expand(400_000, -1), seed=3, position=position)
+    tails = kept.kept_count == 4
+    assert torch.equal(kept.tokens[tails], plain.tokens[tails])
+    number = torch.stack([(plain.tokens == token).long() * place for place, token in enumerate(ids)]).sum(0)
+    single = rows[list(ids)].double().softmax(0)
+    joint = torch.outer(torch.tensor([0.5, 0.5]).double(), single).flatten()
+    checks.assert_distribution(torch.bincount(tails.long() * 4 + number, minlength=8), joint, "coin and token")
+
+
+def test_coins_of_neighbouring_positions_are_independent():
+    row = few_tokens((0, 1), 64).expand(400_000, -1)
+    params = {"xtc_probability": 0.5, "xtc_threshold": 0.1, "kept_count": True}
+    coins = warpdraw.sample(row, **params, position=torch.arange(400_000)).kept_count - 1
+    for step in (1, 2, 4):
+        pairs = coins[:-step] * 2 + coins[step:]
+        checks.assert_distribution(torch.bincount(pairs, minlength=4), torch.full((4,), 0.25).double(), f"step {step}")
+
+
+def test_a_coin_that_shares_noise_with_the_draw_is_refused():
+    """Negative control: a coin from the tile's stream is tied to the winner."""
+    ids = (0, 64)
+    rows = few_tokens(ids, 128).expand(100_000, -1)
+    position = torch.arange(100_000)
+    tokens = warpdraw.sample(rows, position=position).tokens
+    noise = uniforms(torch.zeros(100_000, dtype=torch.int64), position, "tile", 1)[:, 0]
+    pairs = (noise < 0.5).long() * 2 + (tokens == 64).long()
+    single = rows[0, list(ids)].double().softmax(0)
+    joint = torch.outer(torch.tensor([0.5, 0.5]).double(), single).flatten()
+    with pytest.raises(AssertionError, match="chi-square"):
+        checks.assert_distribution(torch.bincount(pairs, minlength=4), joint, "coin and token")
+
+
 # Negative controls: what the statistics must refuse. Each planted error changes the draw, not the expectation.
 
 WRONG = {
@@ -118,6 +195,15 @@ WRONG = {
         {"temperature": 0.7, "top_p": 0.9, "order": LLAMA},
     ),
     "min-p a little loose": ({"min_p": 0.02}, {"min_p": 0.05}),
+    "coin a hundredth too often": (
+        {"xtc_probability": 0.51, "xtc_threshold": 0.02},
+        {"xtc_probability": 0.5, "xtc_threshold": 0.02},
+    ),
+    "typical from the top": ({"top_p": 0.6}, {"typical_p": 0.6}),
+    "dynamic temperature of another exponent": (
+        {"dynatemp_range": 0.5, "dynatemp_exponent": 1.1},
+        {"dynatemp_range": 0.5, "dynatemp_exponent": 1.0},
+    ),
 }
 
 

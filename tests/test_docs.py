@@ -1,13 +1,20 @@
 """Every example in the documentation of the package runs and prints what it says."""
 
+import dataclasses
 import doctest
 import importlib
 import pkgutil
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
 import warpdraw
+from warpdraw.cli.main import main
 from warpdraw.op import OPS
+
+GUIDE = (Path(__file__).parent.parent / "docs" / "generation.md").read_text(encoding="utf-8")
 
 
 def modules():
@@ -48,3 +55,39 @@ def test_everything_public_is_documented():
         thing = getattr(warpdraw, name)
         assert thing.__doc__, name
         assert thing.__doc__.strip().splitlines()[0].strip().endswith("."), name
+
+
+def blocks(language):
+    """The code of the guide in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    """The commands of the guide, and what it says that each prints."""
+    sessions = [block.removeprefix("$ ").split("\n$ ") for block in blocks("console")]
+    return [session.partition("\n")[::2] for sessions_of_block in sessions for session in sessions_of_block]
+
+
+@pytest.mark.parametrize(("command", "printed"), commands())
+def test_a_command_of_the_guide_prints_what_it_says(command, printed, capsys):
+    program, *arguments = shlex.split(command)
+    assert (program, main(arguments)) == ("warpdraw", 0)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert "\n".join(lines).rstrip("\n") == printed.rstrip("\n")
+
+
+def test_the_python_of_the_guide_prints_what_it_says():
+    session = "\n".join(block for block in blocks("python") if block.startswith(">>>"))
+    test = doctest.DocTestParser().get_doctest(session, {}, "generation.md", None, None)
+    output = []
+    assert doctest.DocTestRunner(verbose=False).run(test, out=output.append).failed == 0, "".join(output)
+    assert len(test.examples) > 10
+
+
+def test_every_parameter_of_a_request_has_an_example_in_the_guide():
+    options = " ".join(command for command, _ in commands())
+    python = " ".join(blocks("python"))
+    names = {"logit_bias": "bias", "banned_ids": "ban", "allowed_ids": "allow", "dry_breakers": "dry-breaker"}
+    for field in dataclasses.fields(warpdraw.SamplingParams):
+        option = names.get(field.name, field.name.removesuffix("s") if field.name == "stop_ids" else field.name)
+        assert f"--{option.replace('_', '-')} " in options + " " or f"{field.name}=" in python, field.name

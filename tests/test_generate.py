@@ -11,7 +11,7 @@ from small_model import EOS, small_model
 
 import warpdraw
 from warpdraw.generation.loop import generate, stream
-from warpdraw.generation.params import SamplingParams, sample_seed
+from warpdraw.generation.params import ORDERS, SamplingParams, sample_seed
 
 MODEL = small_model()
 TOKENIZER = MODEL.tokenizer
@@ -19,6 +19,41 @@ TOKENIZER = MODEL.tokenizer
 
 def never_ends(**fields):
     return SamplingParams(**{"ignore_eos": True, "max_tokens": 12, "seed": 3, **fields})
+
+
+def even_after_a_line(ids):
+    """A bitmask that depends on the tokens: all after an even one, else only even ids."""
+    return None if not ids or ids[-1] % 2 == 0 else torch.full([9], 0x55555555, dtype=torch.int32)
+
+
+def features(chance):
+    """Some of the features, as a request in a mixed batch may have them."""
+    every = {
+        "dynatemp_range": chance.choice([0.3, 0.9]),
+        "dynatemp_exponent": 0.5,
+        "top_n_sigma": 2.5,
+        "typical_p": 0.8,
+        "epsilon": 0.01,
+        "eta": 0.02,
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.05,
+        "repetition_penalty": chance.choice([0.8, 1.3]),
+        "frequency_penalty": -0.5,
+        "presence_penalty": 0.7,
+        "dry_multiplier": 1.5,
+        "dry_base": 3.0,
+        "dry_allowed_length": 1,
+        "dry_breakers": ["a"],
+        "no_repeat_ngram": chance.choice([1, 2]),
+        "logit_bias": {chance.randrange(EOS): 3.0, "e": -2.0},
+        "allowed_ids": [*range(chance.randrange(60, 200)), EOS],
+        "banned_ids": [chance.randrange(EOS), "t"],
+        "bitmask": even_after_a_line,
+        "min_tokens": 3,
+        "logprobs_of": "filtered",
+        "kept": chance.choice([0, 5, 257]),
+    }
+    return {name: every[name] for name in chance.sample(sorted(every), chance.choice([0, 1, 3, 8]))}
 
 
 def requests(count):
@@ -37,19 +72,19 @@ def requests(count):
                 order=orders[number % 4],
                 seed=chance.randrange(-(2**63), 2**63),
                 max_tokens=chance.choice([3, 10, 25]),
-                min_tokens=chance.choice([0, 3]),
                 logprobs=chance.choice([None, 0, 2]),
+                **features(chance),
             )
         )
     return prompts, params
 
 
 def test_a_request_gives_the_same_text_alone_and_in_any_batch():
-    prompts, params = requests(16)
+    prompts, params = requests(24)
     alone = [generate(MODEL, [prompt], each)[0] for prompt, each in zip(prompts, params, strict=True)]
-    assert len({tuple(completion.token_ids) for completion in alone}) > 12
-    for count, max_rows in [(7, 64), (16, 64), (16, 5), (16, 1)]:
-        order = random.Random(count).sample(range(16), count)
+    assert len({tuple(completion.token_ids) for completion in alone}) > 18
+    for count, max_rows in [(7, 64), (24, 64), (24, 5), (24, 1)]:
+        order = random.Random(count).sample(range(24), count)
         together = generate(MODEL, [prompts[i] for i in order], [params[i] for i in order], max_rows=max_rows)
         for place, i in enumerate(order):
             assert together[place] == dataclasses.replace(alone[i], index=place)
@@ -69,6 +104,138 @@ def test_tokens_are_drawn_with_the_sample_op_at_their_index_in_the_sequence():
     for position in range(len(prompt), len(sequence)):
         drawn = warpdraw.sample(logits[position - 1 : position], 0.8, 40, 0.95, seed=3, position=position, order="vllm")
         assert drawn.tokens.item() == sequence[position]
+
+
+OP = {spec.name for spec in warpdraw.sample.contract.inputs}
+IDS = {"e": TOKENIZER.encode("e")[0], "t": TOKENIZER.encode("t")[0]}
+
+
+def arguments_at(params, prompt, drawn):
+    """What the parameters of one request are for one call of the op, put together anew for every step."""
+    given = {name: value for name, value in vars(params).items() if name in OP and isinstance(value, int | float)}
+    given |= {"order": params.order, "position": len(prompt) + len(drawn), "prompt_length": len(prompt)}
+
+    def ids(tokens):
+        return torch.tensor([[IDS.get(token, token) for token in tokens]], dtype=torch.int32)
+
+    given["history"] = ids([*prompt, *drawn])
+    given["stop_ids"] = ids([EOS, *params.stop_ids])
+    if params.dry_multiplier:
+        given["dry_breakers"] = ids(TOKENIZER.encode("".join(params.dry_breakers)))
+    if params.allowed_ids:
+        given["allowed_ids"] = ids(params.allowed_ids)
+    if params.banned_ids:
+        given["banned_ids"] = ids(params.banned_ids)
+    if params.logit_bias:
+        given["bias_ids"] = ids([token for token, _ in params.logit_bias])
+        given["bias"] = torch.tensor([[value for _, value in params.logit_bias]])
+    if params.bitmask and (mask := params.bitmask(drawn)) is not None:
+        given["bitmask"] = mask[None]
+    return given
+
+
+def test_every_feature_reaches_the_op_at_every_step():
+    prompts, params = requests(40)
+    used = set()
+    for prompt, each in zip(prompts, params, strict=True):
+        each = dataclasses.replace(each, logprobs=2, kept=257)
+        completion = generate(MODEL, [prompt], each)[0]
+        sequence = prompt + completion.token_ids
+        with torch.no_grad():
+            logits = MODEL.model(torch.tensor([sequence]))[0]
+        for step, token in enumerate(completion.token_ids):
+            drawn = completion.token_ids[:step]
+            result = warpdraw.sample(
+                logits[len(prompt) + step - 1][None],
+                **arguments_at(each, prompt, drawn),
+                rank=True,
+                kept_count=True,
+                top_n=2,
+                max_kept=257,
+                top_of=each.logprobs_of,
+            )
+            assert result.tokens.item() == token
+            assert result.kept_count.item() == completion.kept[step].count
+            assert result.kept_ids[0, : result.kept_count].tolist() == list(completion.kept[step].ids)
+            assert result.rank.item() == completion.logprobs[step].rank
+            top = completion.logprobs[step].top
+            assert result.top_ids[0, : len(top)].tolist() == [i for i, _ in top]
+        default = SamplingParams()
+        used |= {name for name, value in vars(each).items() if value != getattr(default, name)}
+    # All of them occurred but those that only say when to stop.
+    assert used >= {field.name for field in dataclasses.fields(SamplingParams)} - {
+        "n",
+        "stop",
+        "stop_ids",
+        "ignore_eos",
+    }
+
+
+def test_a_step_is_one_call_for_each_order():
+    prompts, params = requests(24)
+    for orders in (1, 2, 4):
+        chosen = [
+            dataclasses.replace(each, order=ORDERS[number % orders], logprobs_of="raw", max_tokens=5, min_tokens=5)
+            for number, each in enumerate(params)
+        ]
+        before = sum(warpdraw.launches().values())
+        completions = generate(MODEL, prompts, chosen)
+        assert sum(warpdraw.launches().values()) - before == 5 * orders
+        assert {each.completion_tokens for each in completions} == {5}
+
+
+def test_a_history_is_kept_only_where_something_reads_it(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        import_module("warpdraw.generation.draw"),
+        "TokenHistory",
+        lambda prompts, *given, **options: made.append(prompts) or warpdraw.TokenHistory(prompts, *given, **options),
+    )
+    plain = never_ends(n=2, logit_bias={3: 1.0}, xtc_probability=0.5)
+    generate(MODEL, ["a", "b"], plain)
+    assert made == []
+    # It is made when the first row comes that reads one; the rows that read none have no prompt in it.
+    reading = never_ends(n=3, max_tokens=20, presence_penalty=1.0)
+    longer = dataclasses.replace(plain, max_tokens=40)
+    together = generate(MODEL, ["a", "b", [5, 6]], [plain, longer, reading], max_rows=5)
+    assert made == [[[5, 6]], [[]] * 4]
+    assert together[2:4] == [dataclasses.replace(each, index=1) for each in generate(MODEL, "b", longer)]
+    assert together[4:] == [dataclasses.replace(each, index=2) for each in generate(MODEL, [[5, 6]], reading)]
+
+
+class Padded(torch.nn.Module):
+    """The model with a head of 60 tokens more, which it likes best."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.embedding = model, model.embedding
+
+    def forward(self, tokens, cache, rows, *, last=False):
+        logits = self.model(tokens, cache, rows, last=last)
+        return torch.nn.functional.pad(logits, (0, 60), value=99.0)
+
+
+def test_the_padding_of_a_head_is_never_drawn():
+    config = dataclasses.replace(MODEL.config, vocab_size=EOS + 61)
+    padded = dataclasses.replace(MODEL, model=Padded(MODEL.model), config=config)
+    params = never_ends(max_tokens=40, n=4, logprobs=EOS + 61, kept=EOS + 61, bitmask=lambda ids: None)
+    for each, same in zip(
+        generate(padded, "a", params), generate(MODEL, "a", never_ends(max_tokens=40, n=4)), strict=True
+    ):
+        assert each.token_ids == same.token_ids
+        assert {kept.count for kept in each.kept} == {EOS + 1}
+        assert {kept.ids for kept in each.kept} == {tuple(range(EOS + 1))}
+        # What the model says of its padding is still reported.
+        assert {len(entry.top) for entry in each.logprobs} == {EOS + 61}
+    for words in (9, 10):
+        mask = torch.zeros(words, dtype=torch.int32)
+        mask[0] = 1 << 7
+        completion = generate(padded, "a", never_ends(bitmask=lambda ids, mask=mask: mask))[0]
+        assert completion.token_ids == [7] * 12
+    with pytest.raises(ValueError, match=r"params\[0\].bitmask: expected 9 to 10 words, got 8"):
+        generate(padded, "a", never_ends(bitmask=lambda ids: torch.zeros(8, dtype=torch.int32)))
+    with pytest.raises(ValueError, match=r"params\[0\].allowed_ids: expected ids below 257, got 257"):
+        generate(padded, "a", never_ends(allowed_ids=[257]))
 
 
 def test_greedy_takes_the_largest_logit():
@@ -212,6 +379,7 @@ def test_logprobs_are_those_of_the_two_distributions():
         raw, filtered = row.log_softmax(-1), (row / 0.7).topk(5)
         place = filtered.indices.tolist().index(entry.token)
         assert entry.token == completion.token_ids[step]
+        assert entry.rank == 1 + sum(value > row[entry.token].item() for value in row.tolist())
         assert entry.raw_logprob == pytest.approx(raw[entry.token].item(), abs=1e-4)
         assert entry.logprob == pytest.approx(filtered.values.log_softmax(-1)[place].item(), abs=1e-4)
         assert [token for token, _ in entry.top] == raw.topk(3).indices.tolist()
@@ -219,11 +387,38 @@ def test_logprobs_are_those_of_the_two_distributions():
 
 
 def test_logprobs_are_given_as_asked_row_by_row():
-    counts = [None, 0, 2, 400]
+    counts = [None, 0, 2, EOS + 1]
     completions = generate(MODEL, ["a"] * 4, [never_ends(logprobs=count) for count in counts])
     assert completions[0].logprobs is None
     assert [len(each.logprobs[0].top) for each in completions[1:]] == [0, 2, EOS + 1]
     assert len({each.text for each in completions}) == 1
+
+
+def test_filtered_logprobs_are_of_the_kept_tokens_only():
+    params = never_ends(temperature=0.7, top_k=3, banned_ids=["a"], logprobs=5, logprobs_of="filtered", kept=2)
+    both = [params, dataclasses.replace(params, logprobs_of="raw", logprobs=1, kept=None)]
+    filtered, raw = generate(MODEL, ["a", "a"], both)
+    assert filtered.token_ids == raw.token_ids
+    assert raw.kept is None
+    for entry, kept in zip(filtered.logprobs, filtered.kept, strict=True):
+        ids = [token for token, _ in entry.top]
+        assert kept.count == len(ids) == 3
+        assert kept.ids == tuple(sorted(ids))[:2]
+        assert sum(math.exp(value) for _, value in entry.top) == pytest.approx(1, abs=1e-5)
+        assert dict(entry.top)[entry.token] == entry.logprob
+
+
+def test_kept_is_given_as_asked_row_by_row():
+    counts = [None, 0, 2, EOS + 1]
+    completions = generate(MODEL, ["a"] * 4, [never_ends(kept=count, top_k=9) for count in counts])
+    assert completions[0].kept is None
+    assert [(each.kept[0].count, len(each.kept[0].ids)) for each in completions[1:]] == [
+        (9, 0),
+        (9, 2),
+        (9, 9),
+    ]
+    events = list(stream(MODEL, "a", never_ends(kept=3)))
+    assert [event.kept for event in events] == events[-1].completion.kept
 
 
 def test_events_sum_to_the_completions():
@@ -277,6 +472,35 @@ def test_a_row_without_candidates_ends_in_an_error_and_the_others_go_on():
     assert good == generate(MODEL, [[5, 6]], params, explain=2)[0]
 
 
+def test_parameters_that_leave_nothing_end_in_an_error():
+    nothing = torch.zeros(9, dtype=torch.int32)
+    params = [never_ends(allowed_ids=[5], banned_ids=[5]), never_ends(bitmask=lambda ids: nothing if ids else None)]
+    one, other = generate(MODEL, [[5, 6], [5, 6]], params, explain=2)
+    assert one.error == "no token can be drawn at position 2: its parameters leave no token that has a logit"
+    assert other.error == "no token can be drawn at position 3: its parameters leave no token that has a logit"
+    assert (one.finish_reason, one.token_ids, len(other.token_ids)) == ("error", [], 1)
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (torch.zeros(9), TypeError, "expected None or an int32 tensor of one dimension, got torch.float32 [9]"),
+        (
+            torch.zeros(1, 9, dtype=torch.int32),
+            TypeError,
+            "expected None or an int32 tensor of one dimension, got torch.int32 [1, 9]",
+        ),
+        ([1] * 9, TypeError, "expected None or an int32 tensor of one dimension, got [1, 1, 1, 1, 1, 1, 1, 1, 1]"),
+        (torch.zeros(8, dtype=torch.int32), ValueError, "expected 9 words of 32 bits, got 8"),
+        (torch.zeros(10, dtype=torch.int32), ValueError, "expected 9 words of 32 bits, got 10"),
+    ],
+)
+def test_a_bad_bitmask_is_refused_by_name(mask, error, message):
+    with pytest.raises(error) as caught:
+        generate(MODEL, ["a", "b"], [never_ends(), never_ends(bitmask=lambda ids: mask)])
+    assert str(caught.value) == f"params[1].bitmask: {message}"
+
+
 def test_explained_steps_describe_the_draw():
     completion = generate(MODEL, "a", never_ends(top_k=3, temperature=0.5), explain=6)[0]
     assert len(completion.steps) == completion.completion_tokens
@@ -292,6 +516,16 @@ def test_explained_steps_describe_the_draw():
         assert [each.probability for each in step.candidates] == sorted(
             (each.probability for each in step.candidates), reverse=True
         )
+
+
+def test_explained_steps_agree_with_the_draw_for_every_feature():
+    prompts, params = requests(40)
+    for each in generate(MODEL, prompts, [dataclasses.replace(each, kept=257) for each in params], explain=257):
+        assert len(each.steps) == len(each.kept) == each.completion_tokens
+        for step, kept in zip(each.steps, each.kept, strict=True):
+            assert step.kept == kept.count
+            assert kept.ids == tuple(sorted(candidate.id for candidate in step.candidates if candidate.kept))
+            assert sum(candidate.filtered_probability for candidate in step.candidates) == pytest.approx(1, abs=1e-5)
 
 
 def test_explaining_does_not_change_the_text():
@@ -323,6 +557,28 @@ def test_bad_counts_are_refused_by_name(name, value):
         (["a"], [SamplingParams()] * 2, ValueError, "params: expected one for each of 1 prompts, got 2"),
         (["a"], [None], TypeError, "params[0]: expected a SamplingParams, got None"),
         ("a", SamplingParams(stop_ids=(257,)), ValueError, "params[0].stop_ids: expected ids below 257, got 257"),
+        ("a", SamplingParams(banned_ids=(257,)), ValueError, "params[0].banned_ids: expected ids below 257, got 257"),
+        ("a", SamplingParams(logit_bias={300: 1}), ValueError, "params[0].logit_bias: expected ids below 257, got 300"),
+        (
+            "a",
+            SamplingParams(allowed_ids=["a", "bc"]),
+            ValueError,
+            "params[0].allowed_ids: expected the text of one token, got 'bc', which is 'b', 'c'",
+        ),
+        (
+            "a",
+            SamplingParams(banned_ids=["\ud800"]),
+            ValueError,
+            "params[0].banned_ids: expected the text of one token, got '\\ud800'",
+        ),
+        (
+            "a",
+            SamplingParams(dry_multiplier=1, dry_breakers=["bc"]),
+            ValueError,
+            "params[0].dry_breakers: expected strings that some token's text contains, got 'bc'",
+        ),
+        ("a", SamplingParams(logprobs=258), ValueError, "params[0].logprobs: expected at most 257, got 258"),
+        ("a", SamplingParams(kept=258), ValueError, "params[0].kept: expected at most 257, got 258"),
     ],
 )
 def test_bad_requests_are_refused_by_name(prompts, params, error, message):

@@ -9,7 +9,7 @@ import threading
 import checks
 import pytest
 import torch
-from checks import NAN, ORDERS
+from cases import NAN, ORDERS, rows_of
 from conftest import BACKENDS, VECTOR
 
 import warpdraw
@@ -34,14 +34,40 @@ def case(V):
         "seed": torch.randint(-(2**63), 2**63 - 1, (count,), generator=generator),
         "position": torch.randint(0, 2**40, (count,), generator=generator),
     }
+    if V in (700, 2003):
+        params |= features(logits, generator)
     inputs = {"logits": logits, **params}
     return inputs, draw(inputs, V)
 
 
+def features(logits, g):
+    """The rest of what a row may ask for: about half of the rows each."""
+    count, V = logits.shape
+
+    def some(choices):
+        return torch.tensor(choices)[torch.randint(0, len(choices), (count,), generator=g)]
+
+    likely = logits[:, :50].float().topk(6, -1).indices
+    history = likely.gather(-1, torch.randint(0, 6, (count, 24), generator=g)).int()
+    return {
+        "top_n_sigma": some([0.0, 0.0, 2.0]), "typical_p": some([1.0, 1.0, 0.9]), "eta": some([0.0, 0.0, 1e-3]),
+        "xtc_probability": some([0.0, 0.5]), "xtc_threshold": some([0.01, 0.1]), "dynatemp_range": some([0.0, 0.4]),
+        "history": history, "history_length": torch.randint(0, 25, (count,), generator=g, dtype=torch.int32),
+        "repetition_penalty": some([1.0, 1.2]), "frequency_penalty": some([0.0, 0.2]),
+        "dry_multiplier": some([0.0, 0.8]), "no_repeat_ngram": some([0, 3]).int(),
+        "bitmask": torch.full((count, (V + 31) // 32), -5, dtype=torch.int32),
+        "banned_ids": likely[:, :1].int(), "bias_ids": likely[:, 1:3].int(),
+        "bias": some([0.5, -1.0])[:, None].repeat(1, 2),
+        "vocab_size": some([0, V - 3]).int(),
+    }  # fmt: skip
+
+
 def draw(inputs, V):
     """All outputs of sample for a batch; every vocabulary size has an order of its own."""
-    result = warpdraw.sample(**inputs, order=ORDERS[NUMBER[V]], logprob=True)
-    return torch.stack([result.tokens.double(), result.logprob.double()])
+    reports = {"logprob": True, "rank": True, "kept_count": True, "top_n": 2, "top_of": "filtered"}
+    result = warpdraw.sample(**inputs, order=ORDERS[NUMBER[V]], **reports)
+    lists = [*result.top_ids.unbind(-1), *result.top_logprobs.unbind(-1)]
+    return torch.stack([x.double() for x in (result.tokens, result.logprob, result.rank, result.kept_count, *lists)])
 
 
 def some(inputs, rows):
@@ -167,7 +193,7 @@ def test_every_op_treats_rows_alone(name, V):
 def test_what_an_earlier_call_left_in_the_workspace_changes_nothing():
     """Long rows, short rows and rows with +inf, one after the other in one thread, in every order of sizes."""
     sizes = (5000, 3, 700, 64, 2048, 1, 130)
-    rows = {V: checks.rows_of(("random", "+inf", "lumpy", "tied"), V, seed=V) for V in sizes}
+    rows = {V: rows_of(("random", "+inf", "lumpy", "tied"), V, seed=V) for V in sizes}
     params = {"temperature": 1.1, "top_p": 0.9, "min_p": 0.001, "seed": 4}
     first = {V: warpdraw.sample(rows[V], **params).tokens for V in sizes}
     for order in (sorted(sizes), sorted(sizes, reverse=True), sizes[::-1]):

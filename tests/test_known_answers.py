@@ -68,6 +68,10 @@ DRAWS = {
     "flashinfer-joint 1": [662, 334, 428, 129, 447, 689],
     "llama.cpp 0": [185, 876, 863, 946, 49, 336],
     "llama.cpp 1": [587, 642, 598, 237, 977, 941],
+    "vllm features": [57, 368, 323, 209, 485, 603],
+    "hf features": [851, 100, 786, 953, 34, 465],
+    "flashinfer-joint features": [450, 635, 327, 157, 935, 509],
+    "llama.cpp features": [675, 576, 46, 855, 923, 765],
 }
 
 
@@ -187,6 +191,19 @@ def test_log_mass_is_accurate_to_double_precision():
     assert _C.numerics.log_mass(2**40) == 0.0
     assert _C.numerics.log_mass(1000).hex() == "-0x1.4d1711854c883p+4"
     assert _C.numerics.log_mass(123456789012345).hex() == "0x1.2e254677fe584p+2"
+
+
+def test_the_coin_of_xtc_is_word_0_of_stream_2(backend):
+    """It turns where the probability passes (r + 1/2) / 2^32."""
+    row = torch.tensor([[1.0, 1.0, 0.0]])
+    for seed, position in ((0, 0), (5, -1), (-(2**40), 2**50 + 3), (11, 12345)):
+        bits = _C.numerics.noise_bits(seed, position, 2, 0)
+        turn = (bits + 0.5) / 2**32
+        for probability in (turn * (1 - 1e-6), turn * (1 + 1e-6)):
+            single = torch.tensor(probability, dtype=torch.float32).item()
+            params = {"xtc_probability": single, "xtc_threshold": 0.2, "seed": seed, "position": position}
+            kept = warpdraw.filter_logits(row, **params)[0] > -math.inf
+            assert kept.tolist() == [turn >= single, True, True]
 
 
 def test_draws_are_frozen(backend):

@@ -42,12 +42,18 @@ template <typename T> struct Row {
     return count;
   }
 
+  void write_tile(float* out, std::int64_t tile, const Tile& values) const {
+    const std::int64_t left = vocab - tile * kTile;
+    if (left >= kTile)
+      memcpy(out + tile * kTile, &values, sizeof values);
+    else
+      memcpy(out + tile * kTile, &values, std::size_t(left) * sizeof(float));
+  }
   // Writes f(tile's logits, tile) for every tile.
   template <typename F> void write(float* out, F f) const {
     in_parts([&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t tile = begin; tile < end; ++tile) {
-        const Tile values = f(read(tile), tile);
-        memcpy(out + tile * kTile, &values, std::size_t(std::min<std::int64_t>(vocab - tile * kTile, kTile)) * sizeof(float));
+        write_tile(out, tile, f(read(tile), tile));
       }
     });
   }

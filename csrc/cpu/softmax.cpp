@@ -4,9 +4,9 @@
 namespace warpdraw::WARPDRAW_ISA {
 namespace {
 
-// Calls write(out row, row, scale, keeps) for each row with a candidate. Temperature 0 keeps the first token only.
+// Calls write(out row, row, scale) for each row with a candidate. Temperature 0 puts `certain` on its first token, `none` elsewhere.
 template <typename Write>
-void over_rows(const Tensor& logits_, const PerRow<float>& temperature, const Tensor& out_, Write write) {
+void over_rows(const Tensor& logits_, const PerRow<float>& temperature, const Tensor& out_, float certain, float none, Write write) {
   const View<float, 2> out(out_);
   with_float(logits_.dtype, [&]<typename T>() {
     const View<const T, 2> logits(logits_);
@@ -17,11 +17,13 @@ void over_rows(const Tensor& logits_, const PerRow<float>& temperature, const Te
       with_row(logits.row(b), vocab, space, [&](const auto& row) {
         if (!filter.valid || !(row.x_max >= -kLargest)) {
           std::fill_n(out.row(b), vocab, NAN);
-          return;
+        } else if (filter.greedy()) {
+          const std::uint32_t first = first_token(row).id;
+          std::fill_n(out.row(b), vocab, none);
+          out.row(b)[first] = certain;
+        } else {
+          write(out.row(b), row, filter.scale);
         }
-        const Boundary keeps = filter.greedy() ? first_token(row) : keep_all();
-        const std::uint64_t total = filter.greedy() ? mass(1.0f) : mass_of_all(row, row.x_max, filter.scale);
-        write(out.row(b), row, filter.scale, keeps, total);
       });
     });
   });
@@ -29,29 +31,26 @@ void over_rows(const Tensor& logits_, const PerRow<float>& temperature, const Te
 
 }  // namespace
 
+// The second pass leaves the masses in the output, the third turns them into probabilities: no exponential is computed twice.
 void softmax(Queue, const Tensor& logits, const PerRow<float>& temperature, const Tensor& out) {
-  over_rows(logits, temperature, out, [](float* to, const auto& row, float scale, Boundary keeps, std::uint64_t total) {
-    const float unit = probability_unit(total);
-    const bool all = keeps.x <= -kLargest;
-    row.write(to, [&](const Tile& x, std::int64_t tile) {
-      Tile w;
-      if (all)  // weights of other than candidates are zero
-        for (int i = 0; i < kVectors; ++i) w.x[i] = weights((x.x[i] - row.x_max) * scale);
-      else
-        w = kept_weights(x, tile, row.x_max, scale, keeps);
-      for (Floats& v : w.x) v *= unit;
-      return w;
+  over_rows(logits, temperature, out, 1.0f, 0.0f, [](float* to, const auto& row, float scale) {
+    const auto keep_masses = [&](std::int64_t tile, const Tile& masses) { row.write_tile(to, tile, masses); };
+    const std::uint64_t total = mass_of_all(row, row.x_max, scale, keep_masses);
+    const float unit = probability_unit(total) / kMassScale;  // both are exact powers of two apart
+    row.in_parts([&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t last = std::min(end * kTile, row.vocab);
+      for (std::int64_t i = begin * kTile; i < last; ++i) to[i] *= unit;
     });
   });
 }
 
 void log_softmax(Queue, const Tensor& logits, const PerRow<float>& temperature, const Tensor& out) {
-  over_rows(logits, temperature, out, [](float* to, const auto& row, float scale, Boundary keeps, std::uint64_t total) {
-    const Floats offset = floats(0.0f - float(log_mass(total)));
-    row.write(to, [&](const Tile& x, std::int64_t tile) {
+  over_rows(logits, temperature, out, 0.0f, -HUGE_VALF, [](float* to, const auto& row, float scale) {
+    const Floats offset = floats(0.0f - float(log_mass(mass_of_all(row, row.x_max, scale))));
+    row.write(to, [&](const Tile& x, std::int64_t) {
       Tile y;
       for (int i = 0; i < kVectors; ++i) {
-        const Mask mask = kept(x.x[i], std::uint32_t(tile * kTile + i * kLanes), keeps);
+        const Mask mask = at_least(x.x[i], floats(-kLargest));
         y.x[i] = choose(mask, fma((x.x[i] - row.x_max) * scale, floats(kLn2), offset), floats(-HUGE_VALF));
       }
       return y;

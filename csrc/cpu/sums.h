@@ -21,23 +21,30 @@ template <bool kSmall> WD_INLINE Tile masses_of(Tile x, float highest, float sca
   return x;
 }
 
-// The mass of all candidates.
-template <typename T> std::uint64_t mass_of_all(const Row<T>& row, float highest, float scale) {
+// The mass of all candidates. Calls use(tile, its masses before they are rounded down).
+template <typename T, typename Use> std::uint64_t mass_of_all(const Row<T>& row, float highest, float scale, Use use) {
   std::atomic<std::uint64_t> total{0};
   row.in_parts([&](std::int64_t begin, std::int64_t end) {
     MassSum sum;
     for (std::int64_t tile = begin; tile < end; ++tile) {
       const float t = (row.maxima[tile] - highest) * scale;
+      const auto add = [&](const Tile& masses, bool light) {
+        add_masses(sum, masses, light);
+        use(tile, masses);
+      };
       if (t < kLight)
-        add_masses(sum, masses_of<true>(row.read(tile), highest, scale), true);
+        add(masses_of<true>(row.read(tile), highest, scale), true);
       else if (t < -1.0f)
-        add_masses(sum, masses_of<true>(row.read(tile), highest, scale), false);
+        add(masses_of<true>(row.read(tile), highest, scale), false);
       else
-        add_masses(sum, masses_of<false>(row.read(tile), highest, scale), false);
+        add(masses_of<false>(row.read(tile), highest, scale), false);
     }
     total.fetch_add(sum.total(), std::memory_order_relaxed);
   });
   return total.load(std::memory_order_relaxed);
+}
+template <typename T> std::uint64_t mass_of_all(const Row<T>& row, float highest, float scale) {
+  return mass_of_all(row, highest, scale, [](std::int64_t, const Tile&) {});
 }
 
 // The mass of the tokens that are kept.

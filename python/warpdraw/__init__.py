@@ -2,8 +2,9 @@
 
 from .backends import Backend, BackendError, backends, launches, use
 from .generation import Completion, Completions, Event, SamplingParams, generate, stream
+from .history import TokenHistory
 from .model import Checkpoint, CheckpointError, load
-from .ops import filter_logits, filter_probs, log_softmax, sample, softmax
+from .ops import filter_logits, filter_probs, kept_csr, log_softmax, sample, softmax
 
 __version__ = "0.1.0"
 
@@ -16,10 +17,12 @@ __all__ = [
     "Completions",
     "Event",
     "SamplingParams",
+    "TokenHistory",
     "backends",
     "filter_logits",
     "filter_probs",
     "generate",
+    "kept_csr",
     "launches",
     "load",
     "log_softmax",

@@ -48,8 +48,8 @@ class Backend:
             getattr(self.module, op.name)(*bound)
 
     def launches(self) -> dict[str, int]:
-        kernels = {name: kernel for name, kernel in vars(self.module).items() if hasattr(kernel, "launches")} if self.module else {}
-        return {**self.calls, **{name: kernel.launches for name, kernel in kernels.items()}}
+        native = vars(self.module).items() if self.module else ()
+        return {**self.calls, **{name: kernel.launches for name, kernel in native if hasattr(kernel, "launches")}}
 
 
 def _native() -> list[Backend]:

@@ -38,7 +38,7 @@ class Op:
         fields = [spec.name for spec in self.contract.outputs]
         self._pack: Callable[[Any], Any] = lambda outputs: outputs[0]
         if len(fields) > 1:
-            self._pack = namedtuple(self.name.title().replace("_", "") + "Result", fields)._make  # type: ignore[misc]
+            self._pack = namedtuple(self.name.title().replace("_", "") + "Result", fields)._make  # type: ignore[misc, attr-defined]
         self._node = _Node(self)
 
     def __repr__(self) -> str:
@@ -48,16 +48,14 @@ class Op:
         if torch.compiler.is_compiling():
             return self._pack(self._node.call(args, kwargs))
         # Eager calls skip the dispatcher, which costs more than these kernels do.
-        return self._pack(self.run(args, kwargs))
-
-    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor | None, ...]:
-        """Check the arguments, make the outputs and run the backend that their device picks, or the forced one."""
         outputs = self._call_native(native_kernel(self.name), args, kwargs)
-        if outputs is None:
-            bound = self._bind(args, kwargs)
-            backend_for(bound[0].device).run(self, bound)
-            outputs = bound[self._count :]
-        return outputs
+        return self._pack(self.run(args, kwargs) if outputs is None else outputs)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Check the arguments, make the outputs and run the backend that their device picks, or the forced one."""
+        bound = self._bind(args, kwargs)
+        backend_for(bound[0].device).run(self, bound)
+        return bound[self._count :]
 
     def prepare(self, *args: Any, **kwargs: Any) -> Callable[[], None]:
         """Bind a call once: what is returned runs the kernel on the same tensors, without checks, for measurements."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,20 +11,39 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
+from ..bench.cpu import Options, run
+from ..bench.goals import FASTER
+from ..bench.grid import SWEEP
 from ..bench.peers import Job
+from ..bench.picture import picture
 from ..bench.sample import DTYPES, OURS, SHAPES, Case, NotVerified, measure, report
 from ..generation.params import SamplingParams
-from .terminal import TASK, error_line, progress, stderr, stdout
+from .terminal import TASK, error_line, json_text, progress, stderr, stdout
 from .values import count, integer, number
 
 app = typer.Typer(help="Measure: verified first, then timed in turn in one process.", no_args_is_help=True)
 
-EXAMPLES = """Examples:
+SAMPLE_EXAMPLES = """Examples:
 
 warpdraw bench sample --vocab 128256 --batch 1 --batch 64
 
 warpdraw bench sample --dtype bfloat16 --top-k 0 --top-p 0.9 --min-p 0 --json result.json"""
+
+CPU_EXAMPLES = """Examples:
+
+warpdraw bench cpu
+
+warpdraw bench cpu --json cpu.json --picture cpu.svg
+
+warpdraw bench cpu --only "top-p 0.9" --no-compile"""
+
+WIDTH_OF_FILES = 110
+
+JsonPath = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - is standard output, without a table.")
+]
 
 
 @app.callback()
@@ -33,7 +51,7 @@ def _group() -> None:
     pass
 
 
-@app.command("sample", epilog=EXAMPLES)
+@app.command("sample", epilog=SAMPLE_EXAMPLES)
 def sample(
     vocab: Annotated[
         list[int] | None, typer.Option(help="Vocabulary size (repeat); default 128256.", parser=count)
@@ -49,9 +67,7 @@ def sample(
     min_p: Annotated[float, typer.Option(help="Keep tokens this probable relative to the best.", parser=number)] = 0.05,
     threads: Annotated[int, typer.Option(help="CPU threads of every method; 1 is the steadiest.", parser=count)] = 1,
     seconds: Annotated[float, typer.Option(help="Time for each size and cache state.", parser=number)] = 3.0,
-    json_path: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - is standard output, without a table.")
-    ] = None,
+    json_path: JsonPath = None,
 ) -> int:
     """Time the CPU sample op against eager PyTorch: the usual idiom, and the best form (top-k first).
 
@@ -68,8 +84,7 @@ def sample(
         raise ValueError("temperature: expected more than 0, because the peers divide by it")
     if not seconds >= 0:
         raise ValueError(f"seconds: expected at least 0, got {seconds}")
-    if json_path not in (None, "-") and not (parent := Path(json_path).absolute().parent).is_dir():
-        raise ValueError(f"json: expected a file in an existing folder, got {json_path!r} ({parent} is none)")
+    _check_place("json", json_path)
     torch.set_num_threads(threads)
     job = Job(temperature, top_k, top_p, min_p)
     cases = [Case(v, b, dtype, logits) for v in vocab or [128256] for b in batch or [1, 64]]
@@ -83,14 +98,66 @@ def sample(
                 error_line(f"vocabulary {case.vocab}, batch {case.batch}: {error}")
                 return 1
     result = report(records, dtype, logits, job)
-    if json_path == "-":
-        print(json.dumps(result, indent=2))
-        return 0
-    if json_path is not None:
-        Path(json_path).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        stderr().print(f"wrote {json_path}")
-    _print(result)
+    if not _write_json(json_path, result):
+        _print(result)
     return 0
+
+
+@app.command("cpu", epilog=CPU_EXAMPLES)
+def cpu(
+    only: Annotated[str, typer.Option(metavar="TEXT", help="Only jobs with this text in their name.")] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Seconds, at small sizes: try everything, measure nothing.")
+    ] = False,
+    no_compile: Annotated[bool, typer.Option("--no-compile", help="Leave torch.compile out; it takes 20 s.")] = False,
+    json_path: JsonPath = None,
+    picture_path: Annotated[
+        str | None, typer.Option("--picture", metavar="FILE.svg", help="Draw time against the vocabulary size.")
+    ] = None,
+) -> int:
+    """Measure the CPU backend: each job beside its target, its peers and the time of one read of the logits.
+
+    At vocabulary 128256, hot and cold rows, in under three minutes; one thread, and two for the last part.
+
+    Peers are found by import: transformers, torch.compile, llama-cpp-python, NumPy. Close other programs before.
+    """
+    _check_place("json", json_path)
+    _check_place("picture", picture_path)
+    if picture_path is not None and not picture_path.endswith(".svg"):
+        raise ValueError(f"picture: expected a name that ends in .svg, got {picture_path!r}")
+    if picture_path is not None and only not in SWEEP:
+        raise ValueError(f"picture: expected no --only, or a part of {SWEEP!r}, got --only {only!r}")
+    with progress(1.0, "measuring") as bar:
+        try:
+            result = run(Options(quick, not no_compile, only), partial(_show, bar))
+        except NotVerified as error:
+            error_line(str(error))
+            return 1
+    if picture_path is not None:
+        Path(picture_path).write_text(picture(result), encoding="utf-8")
+        stderr().print(f"wrote {picture_path}")
+    if not _write_json(json_path, result):
+        _print_goals(result)
+    return 0
+
+
+def _show(bar: Progress, what: str, part: float) -> None:
+    bar.update(TASK, description=what, completed=part)
+
+
+def _check_place(name: str, path: str | None) -> None:
+    if path not in (None, "-") and not (parent := Path(path).absolute().parent).is_dir():
+        raise ValueError(f"{name}: expected a file in an existing folder, got {path!r} ({parent} is none)")
+
+
+def _write_json(path: str | None, result: dict[str, Any]) -> bool:
+    """Write the document where it is wanted; True if that was standard output."""
+    if path == "-":
+        print(json_text(result, indent=2))
+    elif path is not None:
+        Path(path).write_text(json_text(result, indent=2) + "\n", encoding="utf-8")
+        stderr().print(f"wrote {path}")
+    return path == "-"
 
 
 def _advance(bar: Progress, finished: int, part: float) -> None:
@@ -116,4 +183,59 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _print_goals(result: dict[str, Any]) -> None:
+    console, where = stdout(), result["environment"]
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    console.print(f"{where['cpu']}, torch {where['torch']}, {result['backend']}")
+    if result["options"]["quick"]:
+        console.print("--quick: small sizes and few calls, so the figures mean nothing", style="yellow")
+    for job in dict.fromkeys(goal["job"] for goal in result["goals"]):
+        table = Table(box=SIMPLE_HEAD, title=job, title_justify="left")
+        table.add_column("rows", no_wrap=True)
+        table.add_column("against", min_width=16)
+        for heading in ("ours us", "other us", "it is", "target", ""):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for goal in result["goals"]:
+            if goal["job"] == job:
+                table.add_row(*_cells(goal))
+        console.print(table)
+    sweep = [record for record in result["results"] if record["series"]]
+    for cache in dict.fromkeys(record["cache"] for record in sweep):
+        _print_sweep([record for record in sweep if record["cache"] == cache], f"{SWEEP}, {cache}, microseconds")
+    counted = [goal["met"] for goal in result["goals"] if goal["met"] is not None]
+    if counted:
+        console.print(f"{sum(counted)} of {len(counted)} targets met")
+    for name, reason in result["absent"].items():
+        console.print(Text.assemble("not measured: ", (name, "bold"), f" ({reason})"))
+
+
+def _print_sweep(records: list[dict[str, Any]], title: str) -> None:
+    times = {(record["method"], record["vocab"]): record["median_us"] for record in records}
+    vocabularies = sorted({vocab for _, vocab in times})
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    table.add_column("kernels and peers")
+    for vocab in vocabularies:
+        table.add_column(f"{vocab:,}", justify="right", no_wrap=True)
+    for method in dict.fromkeys(method for method, _ in times):
+        table.add_row(method, *(_number(times[method, vocab]) for vocab in vocabularies))
+    stdout().print(table)
+
+
+def _cells(goal: dict[str, Any]) -> list[str | Text]:
+    rows = f"{goal['batch']} {goal['cache']}"
+    rows += "".join(
+        f" {goal[key]}" for key, usual in (("dtype", "float32"), ("logits", "peaked")) if goal[key] != usual
+    )
+    space = "" if goal["kind"].startswith("x") else " "
+    target = "" if goal["target"] is None else f"{'>=' if goal['kind'] == FASTER else '<='} {goal['target']:g}"
+    if goal["figure"] is None:
+        return [rows, goal["against"], "", "", "absent", target, ""]
+    met = {True: Text("met", "green"), False: Text("missed", "red"), None: Text("")}[goal["met"]]
+    other = "" if goal["other_us"] is None else _number(goal["other_us"])
+    size = abs(goal["figure"])
+    figure = f"{goal['figure']:,.{2 if size < 10 else 1 if size < 100 else 0}f}"
+    return [rows, goal["against"], _number(goal["ours_us"]), other, f"{figure}{space}{goal['kind']}", target, met]

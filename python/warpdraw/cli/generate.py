@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from rich.console import Console
 from rich.text import Text
 
 from ..generation.loop import stream as stream_events
-from ..generation.params import ORDERS, SamplingParams, fresh_seed
+from ..generation.params import SamplingParams, fresh_seed
 from ..generation.results import Completion, Event, Throughput
 from ..model import weights
+from . import options
 from .explain import step_lines
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
-from .values import count, integer, number
 
 EXAMPLES = """Examples:
 
@@ -27,107 +27,83 @@ warpdraw generate "The sky is" "The grass is" --n 3 --temperature 0.7 --top-p 0.
 
 warpdraw generate "The sky is" --explain --top-k 3 --max-tokens 1
 
+warpdraw generate "The sky is" --ban " blue" --bias " grey=2" --no-repeat-ngram 3
+
 cat prompts.txt | warpdraw generate - --json > completions.json"""
 
 
-def _filter(help: str, **options: Any) -> Any:
-    return typer.Option(help=help, rich_help_panel="How to draw", **options)
-
-
-def _limit(help: str, **options: Any) -> Any:
-    return typer.Option(help=help, rich_help_panel="When to stop", **options)
-
-
-def _output(*names: str, help: str, **options: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel="What to print", **options)
-
-
-Prompts = Annotated[
-    list[str],
-    typer.Argument(metavar="PROMPT", help="Text to continue; - reads prompts from standard input, one a line."),
-]
-Model = Annotated[str, typer.Option("--model", "-m", help="Shipped model, checkpoint folder or Hugging Face hub name.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; default: as torch decides.", parser=count)]
-MaxRows = Annotated[int, typer.Option(help="The most samples in the batch at once.", parser=count)]
-
-Temperature = Annotated[float, _filter("Divides the logits; 0 is greedy.", parser=number)]
-TopK = Annotated[int, _filter("Keep the k best tokens; 0 is off.", parser=integer)]
-TopP = Annotated[float, _filter("Keep the best tokens up to this mass; 1 is off.", parser=number)]
-MinP = Annotated[float, _filter("Keep tokens this probable relative to the best; 0 is off.", parser=number)]
-Order = Annotated[str, _filter(f"Order of the filters: {', '.join(ORDERS)}.")]
-Seed = Annotated[int | None, _filter("Seed of every prompt; without it a random one, printed.", parser=integer)]
-Samples = Annotated[
-    int, typer.Option("--n", "-n", help="Samples for each prompt.", rich_help_panel="How to draw", parser=integer)
-]
-
-MaxTokens = Annotated[int, _limit("The most tokens to draw.", parser=integer)]
-MinTokens = Annotated[int, _limit("No end before this many tokens.", parser=integer)]
-Stop = Annotated[list[str] | None, _limit("End the text before this string (repeat).")]
-StopId = Annotated[list[int] | None, _limit("End the text at this token id (repeat).", parser=integer)]
-IgnoreEos = Annotated[
-    bool, typer.Option("--ignore-eos", help="Draw on after the end of a text.", rich_help_panel="When to stop")
-]
-
-Stream = Annotated[bool, _output("--stream", help="Print as it comes; with --json one event a line.")]
-AsJson = Annotated[bool, _output("--json", help="Print JSON.")]
-Explain = Annotated[bool, _output("--explain", help="Show how each token was drawn, or could have been.")]
-Candidates = Annotated[int, _output("--candidates", help="How many leading candidates --explain shows.", parser=count)]
-Logprobs = Annotated[
-    int | None,
-    _output("--logprobs", help="With --json: log-probability of each token and of this many others.", parser=integer),
-]
+# The same as those of the op: no number stands here twice.
+_DEFAULT = SamplingParams()
 
 
 def generate(
-    prompts: Prompts,
-    model: Model = "tiny-target",
-    temperature: Temperature = 1.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    order: Order = "vllm",
-    seed: Seed = None,
-    n: Samples = 1,
-    max_tokens: MaxTokens = 64,
-    min_tokens: MinTokens = 0,
-    stop: Stop = None,
-    stop_id: StopId = None,
-    ignore_eos: IgnoreEos = False,
-    stream: Stream = False,
-    as_json: AsJson = False,
-    explain: Explain = False,
-    candidates: Candidates = 8,
-    logprobs: Logprobs = None,
-    threads: Threads = None,
-    max_rows: MaxRows = 64,
+    prompts: options.Prompts,
+    model: options.Model = "tiny-target",
+    temperature: options.Temperature = _DEFAULT.temperature,
+    top_k: options.TopK = _DEFAULT.top_k,
+    top_p: options.TopP = _DEFAULT.top_p,
+    min_p: options.MinP = _DEFAULT.min_p,
+    order: options.Order = _DEFAULT.order,
+    seed: options.Seed = None,
+    n: options.Samples = _DEFAULT.n,
+    top_n_sigma: options.TopNSigma = _DEFAULT.top_n_sigma,
+    typical_p: options.TypicalP = _DEFAULT.typical_p,
+    epsilon: options.Epsilon = _DEFAULT.epsilon,
+    eta: options.Eta = _DEFAULT.eta,
+    xtc_probability: options.XtcProbability = _DEFAULT.xtc_probability,
+    xtc_threshold: options.XtcThreshold = _DEFAULT.xtc_threshold,
+    dynatemp_range: options.DynatempRange = _DEFAULT.dynatemp_range,
+    dynatemp_exponent: options.DynatempExponent = _DEFAULT.dynatemp_exponent,
+    repetition_penalty: options.RepetitionPenalty = _DEFAULT.repetition_penalty,
+    frequency_penalty: options.FrequencyPenalty = _DEFAULT.frequency_penalty,
+    presence_penalty: options.PresencePenalty = _DEFAULT.presence_penalty,
+    dry_multiplier: options.DryMultiplier = _DEFAULT.dry_multiplier,
+    dry_base: options.DryBase = _DEFAULT.dry_base,
+    dry_allowed_length: options.DryAllowedLength = _DEFAULT.dry_allowed_length,
+    dry_breaker: options.DryBreaker = None,
+    no_repeat_ngram: options.NoRepeatNgram = _DEFAULT.no_repeat_ngram,
+    bias: options.Bias = None,
+    ban: options.Ban = None,
+    allow: options.Allow = None,
+    max_tokens: options.MaxTokens = _DEFAULT.max_tokens,
+    min_tokens: options.MinTokens = _DEFAULT.min_tokens,
+    stop: options.Stop = None,
+    stop_id: options.StopId = None,
+    ignore_eos: options.IgnoreEos = _DEFAULT.ignore_eos,
+    stream: options.Stream = False,
+    as_json: options.AsJson = False,
+    explain: options.Explain = False,
+    candidates: options.Candidates = 8,
+    logprobs: options.Logprobs = _DEFAULT.logprobs,
+    logprobs_of: options.LogprobsOf = _DEFAULT.logprobs_of,
+    kept: options.Kept = _DEFAULT.kept,
+    threads: options.Threads = None,
+    max_rows: options.MaxRows = 64,
 ) -> int:
     """Continue each PROMPT, with the same text every time for the same seed.
 
     The text goes to standard output, the seed (if none was given) to standard error.
+
+    A TOKEN is an id, or a text as --explain prints it, with or without its quotes.
     """
-    chosen = fresh_seed() if seed is None else seed
-    params = SamplingParams(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        order=order,
-        seed=chosen,
-        n=n,
-        max_tokens=max_tokens,
-        min_tokens=min_tokens,
-        stop=tuple(stop or ()),
-        stop_ids=tuple(stop_id or ()),
-        logprobs=logprobs,
-        ignore_eos=ignore_eos,
-    )
+    given = locals()
+    chosen = {name: given[name] for name in _SAME_NAME} | {
+        "seed": fresh_seed() if seed is None else seed,
+        "dry_breakers": _DEFAULT.dry_breakers if dry_breaker is None else tuple(dry_breaker),
+        "logit_bias": tuple(bias or ()),
+        "allowed_ids": None if allow is None else tuple(allow),
+        "banned_ids": tuple(ban or ()),
+        "stop": tuple(stop or ()),
+        "stop_ids": tuple(stop_id or ()),
+    }
+    params = SamplingParams(**chosen)
     texts = _read_prompts(prompts)
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = weights.load(model)
     events = stream_events(checkpoint, texts, params, max_rows=max_rows, explain=candidates if explain else 0)
     if seed is None:
-        print(f"seed {chosen} (repeat with --seed {chosen})", file=sys.stderr)
+        print(f"seed {params.seed} (repeat with --seed {params.seed})", file=sys.stderr)
 
     shown: list[Event] = []
     printer = TextPrinter(texts, n, explain)
@@ -154,6 +130,10 @@ def generate(
     for completion in failed:
         error_line(f"prompt {completion.index + 1}, sample {completion.sample + 1}: {completion.error}")
     return 1 if failed else 0
+
+
+# The parameters that have an option of their own name.
+_SAME_NAME = {field.name for field in dataclasses.fields(SamplingParams)} & set(inspect.signature(generate).parameters)
 
 
 class TextPrinter:

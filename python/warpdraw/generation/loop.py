@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..model.cache import KVCache
 from ..model.weights import Checkpoint
-from .draw import draw
+from .draw import Draws
 from .params import SamplingParams, fresh_seed
 from .results import Completions, Event, Throughput
 from .row import Request, Row
+from .vocabulary import Vocabulary
 
 Prompts = str | Sequence[str] | Sequence[list[int]]
 
@@ -65,9 +66,9 @@ def stream(
     explain   how many leading candidates each event's `step` reports; 0 is none.
 
     The texts of the events of a sample together are exactly the text of its completion. A sample whose logits
-    leave no candidate (all NaN or -inf) ends with finish_reason "error"; the others go on.
+    leave no candidate (all NaN or -inf, or banned) ends with finish_reason "error"; the others go on.
     Raises ValueError or TypeError for an empty prompt, a prompt that leaves no room in the model's context,
-    token ids outside the vocabulary, and lists that do not fit together.
+    token ids outside the vocabulary, texts that are no token, and lists that do not fit together.
 
     >>> from warpdraw import SamplingParams, load, stream
     >>> events = stream(load("tiny-target"), "The sky is", SamplingParams(max_tokens=4))
@@ -84,7 +85,7 @@ class Stream(Iterator[Event]):
 
     def __init__(self, model: Checkpoint, requests: list[Request], max_rows: int, explain: int) -> None:
         self.throughput = Throughput()
-        self._checkpoint, self._explain = model, explain
+        self._checkpoint, self._draws = model, Draws(Vocabulary(model), explain)
         # The samples of a prompt start together, from one prefill, as far as there are rows for them.
         self._waiting = deque(
             (request, range(first, min(first + max_rows, request.params.n)))
@@ -121,13 +122,8 @@ class Stream(Iterator[Event]):
                 if running:
                     logits.insert(0, self._decode(running))
                 running += admitted
-                places = [row.place() for row in running]
-                drawn = draw(
-                    torch.cat(logits) if len(logits) > 1 else logits[0],
-                    places,
-                    self._checkpoint.tokenizer,
-                    self._explain,
-                )
+                places = [row.place for row in running]
+                drawn = self._draws.draw(torch.cat(logits) if len(logits) > 1 else logits[0], places)
                 events = [row.advance(result) for row, result in zip(running, drawn, strict=True)]
 
                 self.throughput.prefill_seconds += prefilled - started
@@ -156,8 +152,7 @@ class Stream(Iterator[Event]):
             torch.cuda.synchronize(self._device)
         self.throughput.prompt_tokens += len(request.ids)
         rows = [Row(self._checkpoint, request, sample, slot) for sample, slot in zip(samples, slots, strict=True)]
-        # The rows' own copies, because a row's forbidden tokens are masked in place.
-        return rows, logits[:, -1].repeat(len(rows), 1)
+        return rows, logits[:, -1].expand(len(rows), -1)
 
     def _decode(self, rows: list[Row]) -> Tensor:
         """Logits [B, V] after the last token of each row."""
@@ -174,16 +169,14 @@ def _requests(
         params = [params or SamplingParams()] * len(several)
     if len(params) != len(several):
         raise ValueError(f"params: expected one for each of {len(several)} prompts, got {len(params)}")
-    requests = []
+    requests, vocabulary = [], Vocabulary(model)
     for index, (prompt, each) in enumerate(zip(several, params, strict=True)):
         if not isinstance(each, SamplingParams):
             raise TypeError(f"params[{index}]: expected a SamplingParams, got {each!r}")
-        vocabulary = model.config.vocab_size
-        for token in each.stop_ids:
-            if token >= vocabulary:
-                raise ValueError(f"params[{index}].stop_ids: expected ids below {vocabulary}, got {token}")
         seed = fresh_seed() if each.seed is None else each.seed
-        requests.append(Request(index, prompt, _prompt_ids(model, f"prompts[{index}]", prompt), each, seed))
+        ids = _prompt_ids(model, f"prompts[{index}]", prompt)
+        lists = vocabulary.lists(f"params[{index}]", each)
+        requests.append(Request(index, prompt, ids, each, lists, seed))
     return requests
 
 

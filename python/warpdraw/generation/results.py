@@ -12,15 +12,26 @@ FinishReason = Literal["stop", "length", "context", "error"]
 class TokenLogprob:
     """The natural log-probabilities of one drawn token.
 
-    logprob      in the distribution that it was drawn from, after temperature and filters.
+    logprob      in the distribution that it was drawn from, after penalties, temperature and filters.
     raw_logprob  in the model's own distribution.
-    top          (token id, raw log-probability) of the most probable tokens, if asked for.
+    rank         its place among the model's tokens, the most probable first, from 1.
+    top          (token id, log-probability) of the most probable tokens, if asked for, of the model or of the kept
+                 tokens, as the request's logprobs_of says.
     """
 
     token: int
     logprob: float
     raw_logprob: float
+    rank: int
     top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """The tokens that one draw chose from: how many, and the first of their ids, ascending, as many as asked for."""
+
+    count: int
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ class Candidate:
     """One token that a step could have drawn.
 
     probability           in the model's own distribution.
-    filtered_probability  in the distribution after temperature and filters; 0 where dropped.
+    filtered_probability  in the distribution that was drawn from; 0 where dropped.
     """
 
     token: str
@@ -71,6 +82,7 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     logprobs: list[TokenLogprob] | None
+    kept: list[KeptTokens] | None = None
     index: int = 0
     sample: int = 0
     error: str | None = None
@@ -92,6 +104,7 @@ class Event:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
     logprob: TokenLogprob | None = None
+    kept: KeptTokens | None = None
     step: Step | None = None
     completion: Completion | None = None
 

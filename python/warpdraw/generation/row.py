@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from ..model.weights import Checkpoint
 from .draw import Drawn, Place
 from .params import SamplingParams, sample_seed
-from .results import Completion, Event, FinishReason, Step, TokenLogprob
+from .results import Completion, Event, FinishReason, KeptTokens, Step, TokenLogprob
 from .streaming import TextStream
+from .vocabulary import TokenLists
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,13 @@ class Request:
     prompt: str | list[int]
     ids: list[int]
     params: SamplingParams
+    lists: TokenLists
     seed: int
+
+    @property
+    def name(self) -> str:
+        """What messages call its parameters."""
+        return f"params[{self.index}]"
 
 
 class Row:
@@ -32,21 +39,15 @@ class Row:
         self.ends = {*params.stop_ids, *(() if params.ignore_eos else model.eos_ids)}
         self.limit = min(params.max_tokens, model.config.max_positions - len(request.ids))
         self.tokens: list[int] = []
+        self.place = Place(
+            request.name, params, request.lists, self.seed, request.ids, tuple(sorted(self.ends)), self.tokens
+        )
         self.text = TextStream(model.tokenizer.decode, request.ids, params.stop)
         self.pieces: list[str] = []
         self.logprobs: list[TokenLogprob] = []
+        self.kept: list[KeptTokens] = []
         self.steps: list[Step] = []
         self.finished = False
-
-    @property
-    def position(self) -> int:
-        """The index in the sequence of the next token."""
-        return len(self.request.ids) + len(self.tokens)
-
-    def place(self) -> Place:
-        """Where the next token is drawn."""
-        early = len(self.tokens) < self.params.min_tokens
-        return Place(self.params, self.seed, self.position, tuple(sorted(self.ends)) if early else ())
 
     def advance(self, drawn: Drawn) -> Event:
         """Take the token, decide whether it ends the sample, and report."""
@@ -55,7 +56,7 @@ class Row:
         error, piece = None, ""
         if drawn.token is None:
             reason = "error"
-            error = f"no token can be drawn at position {self.position}: its logits are all NaN or -inf"
+            error = f"no token can be drawn at position {self.place.position}: {drawn.problem}"
         else:
             self.tokens.append(drawn.token)
         armed = len(self.tokens) >= self.params.min_tokens
@@ -73,6 +74,8 @@ class Row:
         self.pieces.append(piece)
         if drawn.logprob is not None:
             self.logprobs.append(drawn.logprob)
+        if drawn.kept is not None:
+            self.kept.append(drawn.kept)
         if drawn.step is not None:
             self.steps.append(drawn.step)
         self.finished = reason is not None
@@ -83,6 +86,7 @@ class Row:
             token_ids=() if drawn.token is None else (drawn.token,),
             finish_reason=reason,
             logprob=drawn.logprob,
+            kept=drawn.kept,
             step=drawn.step,
             completion=None if reason is None else self._completion(reason, stop, error),
         )
@@ -98,6 +102,7 @@ class Row:
             prompt_tokens=len(self.request.ids),
             completion_tokens=len(self.tokens),
             logprobs=None if self.params.logprobs is None else self.logprobs,
+            kept=None if self.params.kept is None else self.kept,
             index=self.request.index,
             sample=self.sample,
             error=error,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..op import op
-from .filters import PerRow, kept_tokens
+from .arguments import Arguments, PerRow
+from .filters import kept_tokens
 
 
 @op("logits: float[B V], temperature: f32[B] = 1.0 in [0, inf) -> out: f32[B V]")
@@ -26,5 +27,4 @@ def log_softmax(logits: Tensor, temperature: PerRow) -> Tensor:
     >>> warpdraw.log_softmax(torch.tensor([[0.0, 0.0]]))
     tensor([[-0.6931, -0.6931]])
     """
-    kept = kept_tokens(logits, temperature, 0, 1.0, 0.0, "vllm")
-    return kept.log_weights.masked_fill(~kept.mask, float("-inf")).log_softmax(-1).float()
+    return kept_tokens(Arguments.of(logits, temperature)).log_weights.log_softmax(-1).float()

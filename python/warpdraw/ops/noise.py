@@ -1,11 +1,11 @@
-"""The noise of the draw in eager PyTorch: Philox4x32-10 and exponentials, from seed, position, stream and index."""
+"""Noise in eager PyTorch: Philox4x32-10, uniform numbers and exponentials, from seed, position, stream and index."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-STREAMS = {"tile": 0, "token": 1}
+STREAMS = {"tile": 0, "token": 1, "xtc": 2}
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 LOW = 0xFFFFFFFF
@@ -29,12 +29,21 @@ def philox(counter: list[Tensor], key: list[Tensor]) -> list[Tensor]:
     return [c0, c1, c2, c3]
 
 
-def exponentials(seed: Tensor, position: Tensor, stream: str, count: int) -> Tensor:
-    """Standard exponentials in float64, [B, count]: index i takes word i % 4 of counter i // 4."""
+def uniforms(seed: Tensor, position: Tensor, stream: str, count: int) -> Tensor:
+    """Uniform numbers in (0, 1) in float64, [B, count]: index i takes word i % 4 of counter i // 4."""
     seed, position = seed[:, None], position[:, None]
     block = torch.arange((count + 3) // 4, device=seed.device)[None]
     zero = torch.zeros_like(block + seed)
-    counter = [block + zero, (position & LOW) + zero, (position >> 32 & LOW) + zero, zero + STREAMS[stream]]
+    counter = [
+        block + zero,
+        (position & LOW) + zero,
+        (position >> 32 & LOW) + zero,
+        zero + STREAMS[stream],
+    ]
     words = torch.stack(philox(counter, [(seed & LOW) + zero, (seed >> 32 & LOW) + zero]), dim=-1)
-    bits = words.flatten(1)[:, :count].double()
-    return -torch.log1p(-(bits + 0.5) / 2**32)
+    return (words.flatten(1)[:, :count].double() + 0.5) / 2**32
+
+
+def exponentials(seed: Tensor, position: Tensor, stream: str, count: int) -> Tensor:
+    """Standard exponentials in float64, [B, count], from the uniform numbers of the same index."""
+    return -torch.log1p(-uniforms(seed, position, stream, count))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..op import op
-from .filters import PerRow, kept_tokens
+from .arguments import Arguments, PerRow
+from .filters import kept_tokens
 
 
 @op("logits: float[B V], temperature: f32[B] = 1.0 in [0, inf) -> out: f32[B V]")
@@ -27,5 +28,4 @@ def softmax(logits: Tensor, temperature: PerRow) -> Tensor:
     >>> warpdraw.softmax(torch.tensor([[1.0, 1.0, float("-inf")]]))
     tensor([[0.5000, 0.5000, 0.0000]])
     """
-    kept = kept_tokens(logits, temperature, 0, 1.0, 0.0, "vllm")
-    return kept.log_weights.masked_fill(~kept.mask, float("-inf")).softmax(-1).float()
+    return kept_tokens(Arguments.of(logits, temperature)).log_weights.softmax(-1).float()

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Job:
-    """The filters to apply, in this order: temperature, top-k, top-p on the survivors, min-p."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
+from .job import Job, Peer
 
 
 def idiom_probs(logits: Tensor, job: Job) -> Tensor:
@@ -75,3 +65,26 @@ def read_dot(logits: Tensor) -> Tensor:
 def read_amax(logits: Tensor) -> Tensor:
     """One read as eager PyTorch does it: the largest logit of each row."""
     return logits.amax(-1)
+
+
+def eager_probs(logits: Tensor, job: Job) -> Tensor:
+    """The weights of the best eager form over the whole vocabulary: f32 [B, V]."""
+    weights, ids = eager_weights(logits, job)
+    return weights if ids is None else torch.zeros(logits.shape).scatter_(1, ids, weights)
+
+
+def argmax_probs(logits: Tensor, job: Job) -> Tensor:
+    """All weight on what argmax takes: f32 [B, V]."""
+    return torch.zeros(logits.shape).scatter_(1, logits.argmax(-1, keepdim=True), 1.0)
+
+
+def argmax(logits: Tensor, job: Job) -> Tensor:
+    """Greedy: tokens i64 [B]."""
+    return logits.argmax(-1)
+
+
+IDIOM_PEER = Peer("mask by topk, sort and cumsum over V, softmax, multinomial over V", idiom_probs, idiom)
+EAGER_PEER = Peer(
+    "topk first (sort without top-k), softmax and an exponential race on what it left", eager_probs, eager
+)
+ARGMAX_PEER = Peer("torch.argmax", argmax_probs, argmax)

@@ -1,0 +1,45 @@
+"""The usual idiom under torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..quietly import quietly
+from .eager import idiom_probs
+from .job import Absent, Job, Peer
+
+
+@lru_cache
+def _compiled(job: Job) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def weights_and_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
+        weights = idiom_probs(logits, job)
+        return weights, torch.multinomial(weights, 1).squeeze(1)
+
+    compiled: Any = torch.compile(weights_and_tokens, dynamic=False)
+    return compiled  # type: ignore[no-any-return]
+
+
+def _call(logits: Tensor, job: Job) -> tuple[Tensor, Tensor]:
+    with quietly():
+        return _compiled(job)(logits)
+
+
+def load() -> Peer:
+    """Compile something small, to find out whether there is a compiler."""
+    try:
+        with quietly():
+            torch.compile(lambda x: x * 2 + 1, dynamic=False)(torch.zeros(8))
+    except Exception as error:  # whatever a missing or broken compiler raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Absent(f"torch.compile does not work here: {reason[:200]}") from None
+    return Peer(
+        "the usual idiom, compiled for the shape; compiling is not counted",
+        lambda logits, job: _call(logits, job)[0],
+        lambda logits, job: _compiled(job)(logits)[1],
+        any_shape=False,
+    )
