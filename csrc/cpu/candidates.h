@@ -20,26 +20,30 @@ struct Candidates {
   }
 };
 
-// The tokens of an interval whose logit is at least `low` and below `high`, by id; their ids are not always needed.
-template <bool WithIds = true, typename T>
-void gather(const Row<T>& row, float low, const Interval& seen, Candidates& to, float high = HUGE_VALF) {
+// The tokens of an interval whose logit is at least `low`, by id.
+template <typename T> void gather(const Row<T>& row, float low, const Interval& seen, Candidates& to) {
   to.make_room(row.tiles);
-  std::size_t count = 0;
   float* x = to.x.data();
   std::uint32_t* id = to.id.data();
-  const bool cuts = !seen.is_prefix() || seen.last.x >= low, bounded = high <= kLargest;
+  std::size_t count = 0;
+  const bool cuts = !seen.is_prefix() || seen.last.x >= low;
   row.for_tiles_reaching(low, [&](std::int64_t tile) {
     const Tile here = row.read(tile);
+    const std::uint32_t first = std::uint32_t(tile * kTile);
+    Mask chosen[kVectors];
+    std::size_t at[kVectors],
+        next = count;  // where each vector goes, before any is stored: stores need not wait for each other
     for (int i = 0; i < kVectors; ++i) {
-      Mask mask = at_least(here.x[i], floats(low));
-      if (bounded) mask &= above(floats(high), here.x[i]);
-      if (!mask) continue;
-      const std::uint32_t first = std::uint32_t(tile * kTile + i * kLanes);
-      if (cuts) mask &= kept(here.x[i], first, seen);
-      compress_store(x + count, mask, here.x[i]);
-      if (WithIds) compress_store(id + count, mask, lane_index() + first);
-      count += std::size_t(__builtin_popcount(mask));
+      chosen[i] = at_least(here.x[i], floats(low));
+      if (cuts) chosen[i] &= kept(here.x[i], first + std::uint32_t(i * kLanes), seen);
+      at[i] = next;
+      next += std::size_t(__builtin_popcount(chosen[i]));
     }
+    for (int i = 0; i < kVectors; ++i) {
+      compress_store(x + at[i], chosen[i], here.x[i]);
+      compress_store(id + at[i], chosen[i], lane_index() + (first + std::uint32_t(i * kLanes)));
+    }
+    count = next;
   });
   to.count = count;
   const Floats filler = floats(-HUGE_VALF);
@@ -73,9 +77,16 @@ struct MassHistogram {
   std::uint64_t bins[kBins] = {};
 
   WD_MEMBER void add(Ints bin, Floats masses, std::size_t lanes) {
+    alignas(64) std::int32_t at[kLanes];
+    alignas(64) std::int64_t m[kLanes];
     using Wide = std::int64_t __attribute__((vector_size(kLanes * 8)));
-    const Wide m = __builtin_convertvector(masses, Wide);
-    for (std::size_t lane = 0; lane < lanes; ++lane) bins[bin[lane]] += std::uint64_t(m[lane]);
+    const Wide whole = __builtin_convertvector(masses, Wide);
+    memcpy(at, &bin, sizeof at);
+    memcpy(m, &whole, sizeof m);
+    if (lanes == kLanes)
+      for (int lane = 0; lane < kLanes; ++lane) bins[at[lane]] += std::uint64_t(m[lane]);
+    else
+      for (std::size_t lane = 0; lane < lanes; ++lane) bins[at[lane]] += std::uint64_t(m[lane]);
   }
   // The bin, from the highest down, where the sum reaches the target; what lies above is taken off the target. -1 if it never
   // does.

@@ -74,20 +74,22 @@ template <typename T> Boundary top_n_sigma(const Row<T>& row, float n) {
     count += __builtin_popcount(mask);
   });
   const Deviations deviations(row.x_max, -largest(lowest));
+  using Doubles = double __attribute__((vector_size(kLanes * 8)));
   std::uint64_t sum = 0, squares = 0;
-  row.for_tiles_reaching(-kLargest, [&](std::int64_t tile) {
-    alignas(64) float x[kTile];
-    const Tile here = row.read(tile);
-    memcpy(x, &here, sizeof x);
-    double steps[kTile], squared[kTile];
-    for (int i = 0; i < kTile; ++i) {  // truncated, which is what steps() does with what is not negative
-      const double s = std::int32_t((deviations.highest - double(x[i] >= -kLargest ? x[i] : row.x_max)) * deviations.scale);
-      steps[i] = s, squared[i] = s * s;
-    }
-    for (int width = kTile / 2; width > 0; width /= 2)  // a tile's sums are whole numbers that doubles hold
-      for (int i = 0; i < width; ++i) steps[i] += steps[i + width], squared[i] += squared[i + width];
-    sum += std::uint64_t(steps[0]), squares += std::uint64_t(squared[0]);
+  Doubles some{}, some_squares{};
+  int added = 0;
+  const auto move = [&] {  // while doubles hold the sums of whole numbers exactly
+    for (int lane = 0; lane < kLanes; ++lane) sum += std::uint64_t(some[lane]), squares += std::uint64_t(some_squares[lane]);
+    some = some_squares = Doubles{}, added = 0;
+  };
+  for_kept(row, all, [&](Floats x, std::uint32_t, Mask mask) {
+    const Floats candidates = choose(mask, x, floats(row.x_max));  // others are no steps away
+    const Doubles distance = (deviations.highest - __builtin_convertvector(candidates, Doubles)) * deviations.scale;
+    const Doubles steps = __builtin_convertvector(__builtin_convertvector(distance, Ints), Doubles);
+    some += steps, some_squares += steps * steps;
+    if (++added == 4096) move();
   });
+  move();
   const double least = deviations.threshold(n, sum, squares, count);
   if (least <= -double(kLargest)) return keep_all();
   float x = float(least);
@@ -110,14 +112,13 @@ Interval typical_p(const Row<T>& row, float p, float scale, const Interval& seen
   const float farthest = std::max(-mean, mean - exponent(heavy, highest, scale));
   const float bins_per_unit = farthest > 0.0f ? (MassHistogram::kBins - 1) / farthest : 0.0f;
   const auto bins_of = [&](Floats t) {  // the nearest in the highest bin
-    const Floats distance = max(t - mean, mean - t);
-    return MassHistogram::kBins - 1 - __builtin_convertvector(distance * bins_per_unit, Ints);
+    const Floats distance = max(t - mean, mean - t) * bins_per_unit;
+    return MassHistogram::kBins - 1 - __builtin_convertvector(min(distance, floats(MassHistogram::kBins - 1)), Ints);
   };
-  const auto clamped = [](Ints bin) { return bin & ~(bin >> 31); };
   MassHistogram histogram;
   for (std::size_t i = 0; i < candidates.count; i += kLanes) {
     const Floats t = (load(&candidates.x[i]) - highest) * scale;
-    histogram.add(clamped(bins_of(t)), weights(t, kMassScale), std::min<std::size_t>(kLanes, candidates.count - i));
+    histogram.add(bins_of(t), weights(t, kMassScale), std::min<std::size_t>(kLanes, candidates.count - i));
   }
   const int crossing = histogram.crossing(target);
   thread_local std::vector<Near> near;
@@ -125,7 +126,7 @@ Interval typical_p(const Row<T>& row, float p, float scale, const Interval& seen
   for (std::size_t i = 0; i < candidates.count; i += kLanes) {
     const Floats t = (load(&candidates.x[i]) - highest) * scale;
     const std::size_t left = candidates.count - i;
-    Mask mask = bits(clamped(bins_of(t)) == crossing) & (left >= kLanes ? kAllLanes : Mask((1u << left) - 1));
+    Mask mask = bits(bins_of(t) == crossing) & (left >= kLanes ? kAllLanes : Mask((1u << left) - 1));
     for (; mask; mask &= mask - 1) {
       const int lane = __builtin_ctz(mask);
       near.push_back({fabsf(t[lane] - mean), candidates.x[i + lane], candidates.id[i + lane], t[lane] > mean});
@@ -150,11 +151,11 @@ Interval typical_p(const Row<T>& row, float p, float scale, const Interval& seen
 
 template <typename T> Interval epsilon_eta_xtc(const Row<T>& row, const Filter& filter, Interval seen) {
   const float highest = highest_kept(row, seen), scale = filter.filter_scale();  // none of them drops the first
-  const auto sums = [&] { return sums_kept(row, highest, scale, seen); };
-  if (filter.epsilon > 0.0f) seen = at_least(row, seen, highest, scale, epsilon_mass(filter.epsilon, sums()));
-  if (filter.eta > 0.0f) seen = at_least(row, seen, highest, scale, eta_mass(filter.eta, sums()));
+  const auto mass_only = [&] { return Sums{mass_kept(row, highest, scale, seen), 0, 0}; };
+  if (filter.epsilon > 0.0f) seen = at_least(row, seen, highest, scale, epsilon_mass(filter.epsilon, mass_only()));
+  if (filter.eta > 0.0f) seen = at_least(row, seen, highest, scale, eta_mass(filter.eta, sums_kept(row, highest, scale, seen)));
   if (filter.xtc_threshold <= 1.0f) {
-    const Interval likely = at_least(row, seen, highest, scale, epsilon_mass(filter.xtc_threshold, sums()));
+    const Interval likely = at_least(row, seen, highest, scale, epsilon_mass(filter.xtc_threshold, mass_only()));
     Floats lowest = floats(-HUGE_VALF);  // negated
     for_kept(row, likely, [&](Floats x, std::uint32_t, Mask mask) { lowest = max(choose(mask, -x, lowest), lowest); });
     const float x = -largest(lowest);

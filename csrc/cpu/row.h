@@ -58,14 +58,18 @@ template <typename T> struct Row {
     });
   }
 
-  // Calls work(first tile, last tile) for parts of the row, over threads if it is long.
-  template <typename Work> void in_parts(Work work) const {
+  // How many parts of the row pay when threads share it.
+  std::int64_t parts() const {
     const std::int64_t bytes = vocab * std::int64_t(sizeof(T));
-    const std::int64_t parts =
-        std::max<std::int64_t>(1, std::min<std::int64_t>(bytes / kBytesPerThread, omp_get_max_threads()));
-    const std::int64_t groups = (tiles + kGroup - 1) / kGroup, each = (groups + parts - 1) / parts * kGroup;
-    if (parts == 1) return work(0, tiles);
-    in_parallel(parts, bytes,
+    return omp_in_parallel()
+               ? 1
+               : std::max<std::int64_t>(1, std::min<std::int64_t>(bytes / kBytesPerThread, omp_get_max_threads()));
+  }
+  // Calls work(first tile, last tile) for each part, over threads if there are several.
+  template <typename Work> void in_parts(Work work) const {
+    const std::int64_t count = parts(), groups = (tiles + kGroup - 1) / kGroup, each = (groups + count - 1) / count * kGroup;
+    if (count == 1) return work(0, tiles);
+    in_parallel(count, count * kBytesPerThread,
                 [&](std::int64_t part) { work(std::min(part * each, tiles), std::min((part + 1) * each, tiles)); });
   }
 };

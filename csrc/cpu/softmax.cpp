@@ -4,9 +4,10 @@
 namespace warpdraw::WARPDRAW_ISA {
 namespace {
 
-// Calls write(out row, row, scale) for each row with a candidate. Temperature 0 puts `certain` on its first token, `none` elsewhere.
-template <typename Write>
-void over_rows(const Tensor& logits_, const PerRow<float>& temperature, const Tensor& out_, float certain, float none, Write write) {
+// Calls write(out row, row, scale) for each row with a candidate. Temperature 0 puts `certain` on its first token, `none`
+// elsewhere.
+template <typename Write> void over_rows(const Tensor& logits_, const PerRow<float>& temperature, const Tensor& out_,
+                                         float certain, float none, Write write) {
   const View<float, 2> out(out_);
   with_float(logits_.dtype, [&]<typename T>() {
     const View<const T, 2> logits(logits_);
