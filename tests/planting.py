@@ -6,26 +6,38 @@ import ctypes
 import functools
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import checks
+import feature_checks
+import test_features
+import test_known_answers
+import test_semantics
 import torch
 from conftest import BACKENDS
-from mutants import MUTANTS, Mutant
+from mutants import Mutant
 
 import warpdraw
 from warpdraw.backends import _BACKENDS, Backend
 from warpdraw.op import OPS
 
-CSRC = Path(__file__).parent.parent / "csrc"
+TESTS = Path(__file__).parent
+CSRC = TESTS.parent / "csrc"
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
-FLAGS = ["-std=gnu++20", "-O1", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-w"]
+# Compiling takes most of the time, so nothing is optimised.
+FLAGS = ["-std=gnu++20", "-O0", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-w"]
 VECTOR_FLAGS = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -39,47 +51,24 @@ PATIENCE = 120  # seconds that the checks of one mutant may take before it count
 # A build that needs neither Python's headers nor pybind11.
 
 NATIVE_OPS = (*OPS, "numerics")
+FLOORS = ("read_floor", "exp_floor")  # of the vector backends
 INTERFACE = """
-#include <utility>
-#include "ops.h"
-using namespace warpdraw;
-struct Argument {
-  void* data;
-  const std::int64_t *shape, *stride;
-  std::int64_t integer;
-  double number;
-  std::int32_t present, dtype, ndim;
-};
-template <typename T> struct Read;
-template <> struct Read<Tensor> {
-  static Tensor from(const Argument& a) {
-    Tensor t;
-    t.present = a.present, t.data = a.data, t.dtype = DType(a.dtype), t.ndim = a.ndim, t.shape = a.shape;
-    t.stride = a.stride;
-    return t;
-  }
-};
-template <typename T> struct Read<PerRow<T>> {
-  static PerRow<T> from(const Argument& a) {
-    PerRow<T> value;
-    if (a.present) value.tensor = View<const T, 1>(Read<Tensor>::from(a));
-    value.value = std::is_integral_v<T> ? T(a.integer) : T(a.number);
-    return value;
-  }
-};
-template <> struct Read<Order> {
-  static Order from(const Argument& a) { return Order(a.integer); }
-};
-template <typename... A, std::size_t... I>
-void call(void (*op)(Queue, A...), const Argument* arguments, std::index_sequence<I...>) {
-  op(nullptr, Read<A>::from(arguments[I])...);
-}
-template <typename... A> void call(void (*op)(Queue, A...), const Argument* arguments) {
-  call(op, arguments, std::index_sequence_for<A...>{});
-}
+#include "core/float_environment.h"
+#include "invoke.h"
 #define OP(name) \\
-  extern "C" __attribute__((visibility("default"))) void run_##name(const Argument* a) { call(&WARPDRAW_ISA::name, a); }
+  extern "C" __attribute__((visibility("default"))) void run_##name(const warpdraw::Argument* arguments) { \\
+    const warpdraw::FloatEnvironment environment; \\
+    warpdraw::invoke(&warpdraw::WARPDRAW_ISA::name, nullptr, arguments); \\
+  }
 """
+
+
+# No check calls the floors, and the interface only passes arguments on.
+UNJUDGED = ("floors", "interface")
+
+
+def ops_of(isa: str) -> tuple[str, ...]:
+    return NATIVE_OPS if isa == "scalar" else (*NATIVE_OPS, *FLOORS)
 
 
 def command(*words: object) -> str:
@@ -98,16 +87,32 @@ class Workshop:
         shutil.copytree(CSRC, self.root)
         for isa in ISAS:
             (self.root / self.folder_of(isa) / "interface.cpp").write_text(
-                INTERFACE + "".join(f"OP({name})\n" for name in NATIVE_OPS)
+                INTERFACE + "".join(f"OP({name})\n" for name in ops_of(isa))
             )
+            self.precompile(isa)
         self.includes = {source: self.includes_of(source) for isa in ISAS for source in self.sources_of(isa)}
-        self.unchanged = {
-            isa: {source: self.compiled(self.root, source, isa) for source in self.sources_of(isa)} for isa in ISAS
-        }
+        with ThreadPoolExecutor(2) as pool:
+            made = {
+                isa: {source: pool.submit(self.compiled, self.root, source, isa) for source in self.sources_of(isa)}
+                for isa in ISAS
+            }
+        self.unchanged = {isa: {source: future.result() for source, future in of.items()} for isa, of in made.items()}
 
     @staticmethod
     def folder_of(isa: str) -> str:
         return "scalar" if isa == "scalar" else "cpu"
+
+    def precompile(self, isa: str) -> None:
+        """The system headers that any source asks for, read once."""
+        texts = [path.read_text() for path in self.root.rglob("*") if path.suffix in (".h", ".cpp")]
+        names = sorted({name for text in texts for name in re.findall(r"#include <(\w+(?:\.h)?)>", text)})
+        header = self.root / f"{isa}_system.h"
+        header.write_text("".join(f"#if __has_include(<{name}>)\n#include <{name}>\n#endif\n" for name in names))
+        command(*self.flags(isa), "-x", "c++-header", header, "-o", f"{header}.gch")
+
+    @staticmethod
+    def flags(isa: str) -> list[str]:
+        return [*FLAGS, *VECTOR_FLAGS.get(isa, [])]
 
     def sources_of(self, isa: str) -> list[Path]:
         """The sources of a backend, under the root."""
@@ -120,11 +125,14 @@ class Workshop:
         root = self.root.resolve()
         return {path.relative_to(root) for path in paths if path.is_relative_to(root)}
 
-    @staticmethod
-    def compiled(root: Path, source: Path, isa: str) -> Path:
+    def compiled(self, root: Path, source: Path, isa: str) -> Path:
+        """The object of a source that stands under a root, or among the unchanged ones; so does what it includes."""
         target = (root / source).with_suffix(".o")
-        flags = [*FLAGS, *VECTOR_FLAGS.get(isa, []), f"-DWARPDRAW_ISA={isa}", "-I", root]
-        command(*flags, "-c", root / source, "-o", target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = root / source if (root / source).exists() else self.root / source
+        header = self.root / f"{isa}_system.h"
+        places = ["-I", root, "-I", self.root, f"-DWARPDRAW_ISA={isa}"]
+        command(*self.flags(isa), "-include", header, *places, "-c", text, "-o", target)
         return target
 
     def library(self, name: str, isa: str, changed: dict[Path, Path]) -> Path:
@@ -134,71 +142,115 @@ class Workshop:
         command("-shared", "-fopenmp", "-o", target, *changed.values(), *unchanged)
         return target
 
-    def plant(self, mutant: Mutant) -> tuple[Path, str]:
-        """The library of a mutant, and which backend it is."""
+    def find(self, mutant: Mutant) -> Path:
+        """The one file under the root that holds what the mutant replaces."""
         holders = [path for path in sorted(self.root.glob(mutant.files)) if path.suffix in (".h", ".cpp")]
         texts = {path.relative_to(self.root): path.read_text() for path in holders}
         count = sum(text.count(mutant.old) for text in texts.values())
         assert count == 1, f"{mutant.old!r} occurs {count} times in csrc/{mutant.files}: bring mutants.py up to date"
-        path = next(path for path, text in texts.items() if mutant.old in text)
-        root = self.folder / f"mutant{MUTANTS.index(mutant)}"
-        shutil.copytree(self.root, root, ignore=shutil.ignore_patterns("*.o"))
-        (root / path).write_text(texts[path].replace(mutant.old, mutant.new))
-        isa = VECTOR if path.parts[0] == "cpu" else "scalar"
+        return next(path for path, text in texts.items() if mutant.old in text)
+
+    def plant(self, mutant: Mutant) -> Iterator[tuple[Path, str]]:
+        """Libraries with the bug, and which backend they are: first in sample alone, then in all that has the file.
+
+        Nearly every bug shows in sample, and its object stands first, so most mutants cost a single compilation. The
+        last library is the complete one.
+        """
+        path = self.find(mutant)
+        root = self.folder / re.sub(r"\W+", "_", mutant.name)
+        (root / path).parent.mkdir(parents=True)
+        for header in self.root.glob("*.h"):  # a header is looked for beside the one that includes it
+            shutil.copy(header, root)
+        (root / path).write_text((self.root / path).read_text().replace(mutant.old, mutant.new))
+        isa = isa_of(mutant, path)
         concerned = [source for source in self.sources_of(isa) if path in self.includes[source]]
-        return self.library(root.name, isa, {source: self.compiled(root, source, isa) for source in concerned}), isa
+        concerned = [source for source in concerned if source == path or source.stem not in UNJUDGED]
+        concerned.sort(key=lambda source: source.stem != "sample")
+        changed: dict[Path, Path] = {}
+        for source in concerned:
+            changed[source] = self.compiled(root, source, isa)
+            if source in (concerned[0], concerned[-1]) and (source.stem == "sample" or source == concerned[-1]):
+                yield self.library(f"{root.name}_{len(changed)}", isa, changed), isa
+
+
+def isa_of(mutant: Mutant, path: Path) -> str:
+    """The backend that is judged."""
+    return VECTOR if path.parts[0] == "cpu" or mutant.in_vector_kernels else "scalar"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The library behind the ops.
+
+PLANTED = "planted"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool)  # as DType of tensor.h
+
+
+class NativeTensor(ctypes.Structure):
+    """Tensor of tensor.h."""
+
+    _fields_ = (
+        ("present", ctypes.c_bool),
+        ("data", ctypes.c_void_p),
+        ("dtype", ctypes.c_int),
+        ("device", ctypes.c_int),
+        ("device_index", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("stride", ctypes.POINTER(ctypes.c_int64)),
+    )
+
+
+class Argument(ctypes.Structure):
+    """Argument of invoke.h."""
+
+    _fields_ = (("tensor", NativeTensor), ("integer", ctypes.c_int64), ("number", ctypes.c_double))
+
+
+def argument(value: object) -> Argument:
+    """A tensor, a number or the index of a choice; None is an absent tensor."""
+    if isinstance(value, torch.Tensor):
+        sizes = ctypes.c_int64 * value.dim()
+        layout = sizes(*value.shape), sizes(*value.stride())
+        return Argument(NativeTensor(True, value.data_ptr(), DTYPES.index(value.dtype), 0, 0, value.dim(), *layout))
+    number = value if isinstance(value, (int, float)) else 0
+    return Argument(NativeTensor(), int(number), float(number))
+
+
+def load(library: Path, isa: str) -> SimpleNamespace:
+    """The ops of a library, callable as those of the native module."""
+    native = ctypes.CDLL(str(library))
+    set_threads = native.omp_set_num_threads if isa != "scalar" else lambda count: None
+    set_threads(1)
+
+    def op(name: str) -> Callable[..., None]:
+        function = getattr(native, f"run_{name}")
+
+        def run(*bound: object) -> None:
+            function((Argument * len(bound))(*map(argument, bound)))
+
+        return run
+
+    return SimpleNamespace(**{name: op(name) for name in ops_of(isa)}, set_threads=set_threads)
+
+
+@dataclass(frozen=True)
+class Planted(Backend):
+    """A backend whose kernels are no objects of the native module, so that no call takes the short way to them."""
+
+    kernels: Any = None
+
+    def run(self, op: Any, bound: tuple[Any, ...]) -> None:
+        getattr(self.kernels, op.name)(*bound)
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # The judgement, in a process of its own.
 
-PLANTED = "planted"
-PARITY_SIZES = (1, 31, 64, 130, 1000, 5003)
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool)  # as DType of tensor.h
 
-
-class Argument(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("stride", ctypes.POINTER(ctypes.c_int64)),
-        ("integer", ctypes.c_int64),
-        ("number", ctypes.c_double),
-        ("present", ctypes.c_int32),
-        ("dtype", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-    )
-
-
-def argument(value: object) -> Argument:
-    if isinstance(value, torch.Tensor):
-        sizes = ctypes.c_int64 * value.dim()
-        shape, stride = sizes(*value.shape), sizes(*value.stride())
-        return Argument(value.data_ptr(), shape, stride, 0, 0.0, 1, DTYPES.index(value.dtype), value.dim())
-    number = value if isinstance(value, (int, float)) else 0
-    return Argument(None, None, None, int(number), float(number), 0, 0, 0)
-
-
-def load(library: Path) -> SimpleNamespace:
-    """The ops of a library, callable as those of the native module."""
-    native = ctypes.CDLL(str(library))
-
-    def op(name):
-        function = getattr(native, f"run_{name}")
-
-        def run(*bound):
-            function((Argument * len(bound))(*map(argument, bound)))
-
-        return run
-
-    return SimpleNamespace(**{name: op(name) for name in NATIVE_OPS})
-
-
-def semantics() -> None:
-    import test_semantics
-
+def truth_tables(module: Any) -> None:
+    """All the tests of a file that run on the backend in force; the names of those that fail."""
     failed = []
-    for name, test in vars(test_semantics).items():
+    for name, test in vars(module).items():
         if name.startswith("test_"):
             try:
                 test()
@@ -208,82 +260,122 @@ def semantics() -> None:
 
 
 def arithmetic() -> None:
-    import test_known_answers as known
+    test_known_answers.test_exponentials_are_accurate_and_never_fall(PLANTED)
+    test_known_answers.test_weights_are_accurate_and_monotone_over_every_fraction(PLANTED)
 
-    known.test_exponentials_are_accurate_and_never_fall(PLANTED)
-    known.test_weights_are_accurate_and_monotone_over_every_fraction(PLANTED)
+
+def coin() -> None:
+    test_known_answers.test_the_coin_of_xtc_is_word_0_of_stream_2(PLANTED)
 
 
 def known_answers() -> None:
-    import test_known_answers as known
+    test_known_answers.test_draws_are_frozen(PLANTED)
+    test_known_answers.test_exponentials_are_frozen(PLANTED)
+    test_known_answers.test_weights_are_frozen(PLANTED)
+    test_known_answers.test_weights_below_a_unit_of_mass_count_for_nothing(PLANTED)
 
-    known.test_draws_are_frozen(PLANTED)
-    known.test_exponentials_are_frozen(PLANTED)
-    known.test_weights_are_frozen(PLANTED)
-    known.test_weights_below_a_unit_of_mass_count_for_nothing(PLANTED)
+
+def threads() -> None:
+    feature_checks.check_threads(BACKENDS[PLANTED].module.set_threads)
 
 
 def judgements(isa: str) -> dict[str, Callable[[], object]]:
     """The checks, the quick ones first; all but the last are about meaning."""
+    parity, both = checks.check_same, (torch.float32, torch.bfloat16)
+    against = checks.check_against_reference
     made: dict[str, Callable[[], object]] = {
-        "semantics": semantics,
+        "semantics": functools.partial(truth_tables, test_semantics),
+        "features": functools.partial(truth_tables, test_features),
         "equal keys": checks.check_level_keys,
         "tails": checks.check_tails,
+        "coin": coin,
+        "bad bias": feature_checks.check_bad_bias,
+        "reports alone": feature_checks.check_reports_alone,
         "rows alone": checks.check_rows_are_independent,
-        "halves": functools.partial(checks.check_against_reference, (130,), 1, torch.bfloat16),
-        "definitions": functools.partial(checks.check_against_reference, (1, 2, 65, 300, 1000), 1),
-        "parity": functools.partial(checks.check_same, "scalar", PARITY_SIZES, (torch.float32, torch.bfloat16)),
+        "small parity": functools.partial(parity, "scalar", (31, 130, 1000), both[:1]),
+        "large rows": feature_checks.check_large_rows,
+        "threads": threads,
+        "halves": functools.partial(against, (130,), 1, torch.bfloat16),
+        "parity": functools.partial(parity, "scalar", (1, 64, 5003), both),
         "independence": functools.partial(checks.check_independence, 10_000),
+        "definitions": functools.partial(against, (1, 2, 65, 300, 1000), 1),
         "arithmetic": arithmetic,
-        "distribution": functools.partial(checks.check_distributions, 20_000),
+        "distribution": functools.partial(checks.check_distributions, 5_000 if isa == "scalar" else 20_000),
         "known answers": known_answers,
     }
-    if isa == "scalar":
-        del made["parity"]  # the oracle is one side of it
+    if isa == "scalar":  # the oracle is one side of these
+        for name in ("small parity", "large rows", "threads", "parity"):
+            del made[name]
     return made
 
 
-def judge(library: Path, isa: str, pipe: Connection) -> None:
-    """Sends (check, complaint or nothing) for each check."""
+def judge(library: Path, isa: str, names: list[str], pipe: Connection) -> None:
+    """Sends the complaint or nothing for each of these checks."""
     torch.set_num_threads(1)
-    BACKENDS[PLANTED] = _BACKENDS[PLANTED] = Backend(PLANTED, True, "a planted bug", module=load(library))
-    for name, check in judgements(isa).items():
+    kernels = load(library, isa)
+    BACKENDS[PLANTED] = SimpleNamespace(name=PLANTED, available=True, module=kernels)
+    _BACKENDS[PLANTED] = Planted(PLANTED, True, "a planted bug", kernels=kernels)
+    for name in names:
         complaint = ""
         with warpdraw.use(PLANTED):
             try:
-                check()
+                judgements(isa)[name]()
             except Exception as error:
                 complaint = f"{type(error).__name__} {error}".strip()
-        pipe.send((name, complaint))
+        pipe.send(complaint)
     pipe.close()
 
 
-def verdict_on(library: Path, isa: str, all_checks: bool = True) -> dict[str, str]:
-    """The checks that reject a library, with their complaints; a crash or a hang is a rejection too.
-
-    Unless all checks are wanted, the first that rejects ends the judgement.
-    """
+@functools.cache
+def server() -> Any:
+    """Processes that have read all modules once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "warpdraw"])
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=judge, args=(library, isa, send))
+    context.set_forkserver_preload(["torch", "warpdraw", "planting"])
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths)):  # where the server looks for modules
+        forkserver.ensure_running()
+    return context
+
+
+def verdict_on(library: Path, isa: str, checks: list[str] | None = None, all_of_them: bool = True) -> dict[str, str]:
+    """Those checks that reject a library, with their complaints; a crash or a hang is a rejection too."""
+    waiting = list(judgements(isa)) if checks is None else checks
+    receive, send = server().Pipe(duplex=False)
+    process = server().Process(target=judge, args=(library, isa, waiting, send))
     process.start()
     send.close()
     found: dict[str, str] = {}
-    waiting, end = list(judgements(isa)), time.monotonic() + PATIENCE
-    while waiting and (all_checks or not found):
+    end = time.monotonic() + PATIENCE
+    for name in waiting:
         try:
             if not receive.poll(max(0.0, end - time.monotonic())):
-                found[waiting[0]] = "hangs"
+                found[name] = "hangs"
                 break
-            name, complaint = receive.recv()
+            complaint = receive.recv()
         except EOFError:
             process.join()
-            found[waiting[0]] = f"crashes ({process.exitcode})"
+            found[name] = f"crashes ({process.exitcode})"
             break
-        waiting.remove(name)
         if complaint:
             found[name] = complaint
+            if not all_of_them:
+                break
     process.kill()
     process.join()
     return found
+
+
+def first_rejection(workshop: Workshop, mutant: Mutant) -> dict[str, str]:
+    """The first check that rejects a mutant; of one that only known answers can see, these."""
+    found: dict[str, str] = {}
+    for library, isa in workshop.plant(mutant):
+        checks = ["known answers"] if mutant.only_known_answers else None
+        found = verdict_on(library, isa, checks, all_of_them=False)
+        if found:
+            break
+    return found
+
+
+def all_rejections(workshop: Workshop, mutant: Mutant) -> dict[str, str]:
+    """Every check that rejects a mutant once all that includes the changed file has it."""
+    return verdict_on(*list(workshop.plant(mutant))[-1])

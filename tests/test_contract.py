@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import warpdraw
-from warpdraw.contract import Contract, TensorSpec
+from warpdraw.contract import Contract, SizeSpec, TensorSpec
 from warpdraw.op import OPS
 
 LOGITS = torch.tensor([[0.1, 0.2, 0.3, 0.4], [4.0, 3.0, 2.0, 1.0]])
@@ -442,10 +442,25 @@ def test_contracts_are_parsed():
     assert (a.dtypes, a.sizes, a.optional) == ((torch.float32, torch.float16, torch.bfloat16), ("B", "V"), False)
     assert (b.dtypes, b.sizes, b.optional, b.default) == ((torch.int32,), ("B", "W"), True, None)
     assert (c.default, c.range_text, c.high) == (1.0, "(0, 2]", 2.0)
-    assert 0 < c.low < 1e-300
+    assert 0 < c.low < 1e-40
     assert (d.choices, d.default) == (("x", "y", "z"), "y")
     assert (e.same_dtype_as, e.optional) == ("a", False)
     assert (f.dtypes, f.optional) == ((torch.int64, torch.int32), True)
+
+
+def test_sizes_partners_and_ends_that_are_sizes_are_parsed():
+    contract = Contract.parse(
+        "a: float[B V], b: i32[B] = 0 in [0, V], c: i32[B b/32]?, d: i32[B C]? with e, e: f32[B C]? with d,"
+        " n: N = 0 in [0, V], w: x|y = y -> f: i32[B N]?"
+    )
+    a, b, c, d, e, n, w = contract.inputs
+    assert (b.high_size, b.low, b.default, a.high_size) == ("V", 0, 0, None)
+    assert (c.sizes, c.optional, c.partner) == (("B", "b/32"), True, None)
+    assert (d.partner, e.partner) == ("e", "d")
+    assert isinstance(n, SizeSpec)
+    assert (n.name, n.letter, n.default, n.high_size) == ("n", "N", 0, "V")
+    assert w.default == "y"
+    assert contract.outputs[0].sizes == ("B", "N")
 
 
 @pytest.mark.parametrize("text", ["a float[B]", "a: f32[B],b: f32[B]", "a: f32[B]; b: f32[B]"])

@@ -58,7 +58,7 @@ PYBIND11_MODULE(_C, m) {
       .def("__call__", [](const Kernel& kernel, const py::args& bound) { kernel.run(kernel.read(bound).data()); })
       .def("prepare", [](const Kernel& kernel, const py::args& bound) { return Prepared(kernel, bound); });
   py::class_<Signature>(m, "Signature")
-      .def(py::init<std::string, py::sequence, py::sequence>())
+      .def(py::init<std::string, py::sequence, py::sequence, py::type>())
       .def("bind", &Signature::bind)
       .def("call", &Signature::call);
   BACKEND(scalar);

@@ -66,7 +66,8 @@ bool Signature::Parameter::accepts(DType dtype) const {
   return false;
 }
 
-Signature::Signature(std::string op, const py::sequence& inputs, const py::sequence& outputs) : op_(std::move(op)) {
+Signature::Signature(std::string op, const py::sequence& inputs, const py::sequence& outputs, py::type result)
+    : op_(std::move(op)), result_(std::move(result)) {
   if (inputs.size() > kMostInputs || outputs.size() > kMostOutputs) throw py::value_error("contract: too many arguments");
   for (const auto& spec : inputs) parameters_.push_back(parse(spec, false));
   inputs_ = parameters_.size();
@@ -289,18 +290,21 @@ void Signature::bind_inputs(Call& call) const {
       call.sizes[parameter.size_letter] = argument.integer;
     } else if (!parameter.choices.empty()) {
       argument.integer = check_choice(parameter, value);
-    } else if (parameter.takes_number && !PyBool_Check(value) && !exchange_of(value) &&
+    } else if (exchange_of(value)) {
+      check_tensor(parameter, value, call, &argument.tensor);
+    } else if (parameter.takes_number && !PyBool_Check(value) &&
                (parameter.integer ? PyIndex_Check(value) : PyNumber_Check(value))) {
       check_number(parameter, value, call, &argument);
     } else if (parameter.optional && value == Py_None) {
       call.given[i] = nullptr;
     } else {
-      check_tensor(parameter, value, call, &argument.tensor);
+      check_tensor(parameter, value, call, &argument.tensor);  // says what it should be
     }
   }
   for (std::size_t i = 0; i < inputs_; ++i) {
     const int partner = parameters_[i].partner;
-    if (partner >= 0 && call.values[i].tensor.present && !call.values[partner].tensor.present)
+    const bool says_something = call.values[i].tensor.present || (parameters_[i].takes_number && call.values[i].number != 0);
+    if (partner >= 0 && says_something && !call.values[partner].tensor.present)
       throw py::value_error(parameters_[partner].name + ": expected a tensor " + shape_text(parameters_[partner]) +
                             " together with " + parameters_[i].name + ", got None");
   }
@@ -378,10 +382,13 @@ py::object Signature::call(const Kernel* kernel, const py::tuple& args, const py
     throw py::type_error(op_ + ": the kernel does not take what the contract says");
   make_outputs(call);
   kernel->run(call.values.value);
-  py::tuple outputs(parameters_.size() - inputs_);
-  for (std::size_t i = 0; i < outputs.size(); ++i)
-    PyTuple_SET_ITEM(outputs.ptr(), Py_ssize_t(i), call.outputs[i].release().ptr());
-  return outputs;
+  const std::size_t count = parameters_.size() - inputs_;
+  if (count == 1) return std::move(call.outputs[0]);
+  auto* type = reinterpret_cast<PyTypeObject*>(result_.ptr());
+  auto result = py::reinterpret_steal<py::object>(type->tp_alloc(type, Py_ssize_t(count)));
+  if (!result) throw py::error_already_set();
+  for (std::size_t i = 0; i < count; ++i) PyTuple_SET_ITEM(result.ptr(), Py_ssize_t(i), call.outputs[i].release().ptr());
+  return result;
 }
 
 }  // namespace warpdraw

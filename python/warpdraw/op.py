@@ -32,13 +32,11 @@ class Op:
         self.__doc__ = f"{inspect.getdoc(reference)}\n\nContract: {self.contract.text}"
         self.__module__ = reference.__module__
         self.__signature__ = _signature(self.contract)
-        signature = _C.Signature(self.name, self.contract.inputs, self.contract.outputs)
+        fields = [spec.name for spec in self.contract.outputs]
+        self._result: Any = namedtuple(self.name.title().replace("_", "") + "Result", fields)  # type: ignore[misc]
+        signature = _C.Signature(self.name, self.contract.inputs, self.contract.outputs, self._result)
         self._bind, self._call_native = signature.bind, signature.call
         self._count = len(self.contract.inputs)
-        fields = [spec.name for spec in self.contract.outputs]
-        self._pack: Callable[[Any], Any] = lambda outputs: outputs[0]
-        if len(fields) > 1:
-            self._pack = namedtuple(self.name.title().replace("_", "") + "Result", fields)._make  # type: ignore[misc, attr-defined]
         self._node = _Node(self)
 
     def __repr__(self) -> str:
@@ -48,8 +46,11 @@ class Op:
         if torch.compiler.is_compiling():
             return self._pack(self._node.call(args, kwargs))
         # Eager calls skip the dispatcher, which costs more than these kernels do.
-        outputs = self._call_native(native_kernel(self.name), args, kwargs)
-        return self._pack(self.run(args, kwargs) if outputs is None else outputs)
+        result = self._call_native(native_kernel(self.name), args, kwargs)
+        return self._pack(self.run(args, kwargs)) if result is None else result
+
+    def _pack(self, outputs: Any) -> Any:
+        return self._result._make(outputs) if len(outputs) > 1 else outputs[0]
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Check the arguments, make the outputs and run the backend that their device picks, or the forced one."""

@@ -21,7 +21,7 @@ INPUTS = (
     "vocab_size: i32[B] = 0 in [0, V], bitmask: i32[B vocab_size/32]?, "
     "allowed_ids: i32[B A]?, banned_ids: i32[B D]?, stop_ids: i32[B S]?, min_tokens: i32[B] = 0 in [0, 2147483647], "
     "bias_ids: i32[B C]? with bias, bias: f32[B C]? with bias_ids, "
-    "history: i32[B H]?, history_length: i32[B]? with history, prompt_length: i32[B] = 0 in [0, 2147483647], "
+    "history: i32[B H]?, history_length: i32[B]? with history, prompt_length: i32[B] with history = 0 in [0, 2147483647], "
     "repetition_penalty: f32[B] = 1.0 in (0, inf), "
     "frequency_penalty: f32[B] = 0.0 in (-inf, inf), presence_penalty: f32[B] = 0.0 in (-inf, inf), "
     "dry_multiplier: f32[B] = 0.0 in [0, inf), dry_base: f32[B] = 1.75 in [1, inf), "
