@@ -48,7 +48,8 @@ template <typename T, int N> struct View {
   std::int64_t shape[N] = {}, stride[N] = {};
 
   View() = default;
-  explicit View(const Tensor& t) : data(static_cast<T*>(t.data)) {
+  // Inlined everywhere, because the linker keeps one copy of what is not, whatever instruction set it was compiled for.
+  __attribute__((always_inline)) explicit View(const Tensor& t) : data(static_cast<T*>(t.data)) {
     if (!t.present) return;
     if (t.dtype != dtype_of<std::remove_const_t<T>>) throw std::invalid_argument("unexpected dtype");
     if (t.ndim != N) throw std::invalid_argument("expected rank " + std::to_string(N));

@@ -15,7 +15,7 @@ template <typename T> struct Span {
   WD_HD const T* end() const { return data + size; }
 };
 
-template <typename T> Span<T> row_of(const Tensor& tensor, std::int64_t row) {
+template <typename T> static inline Span<T> row_of(const Tensor& tensor, std::int64_t row) {
   if (!tensor.present) return {};
   return {static_cast<const T*>(tensor.data) + row * tensor.stride[0], tensor.shape[1]};
 }
@@ -41,13 +41,13 @@ struct Edits {
 };
 
 // Whether all ids lie in [lowest, vocab).
-inline bool all_ids(Span<std::int32_t> ids, std::int64_t vocab, std::int32_t lowest = -1) {
+static inline bool all_ids(Span<std::int32_t> ids, std::int64_t vocab, std::int32_t lowest = -1) {
   std::uint32_t outside = 0;
   for (const std::int32_t id : ids) outside |= std::uint32_t(id) - std::uint32_t(lowest) >= std::uint32_t(vocab - lowest);
   return !outside;
 }
 
-inline Edits make_edits(const Inputs& in, std::int64_t row) {
+static inline Edits make_edits(const Inputs& in, std::int64_t row) {
   const std::int64_t all = in.logits.shape[1];
   Edits e{};
   e.vocab = in.vocab_size[row];

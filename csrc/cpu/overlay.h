@@ -15,7 +15,7 @@ class Overlay {
   void restrict_to(const Edits& edits, std::int64_t tiles) {
     words_ = edits.bitmask.data, word_count_ = edits.bitmask.size, vocab_ = edits.vocab, edited_ = false;
     if (std::none_of(edits.allowed.begin(), edits.allowed.end(), [](std::int32_t id) { return id >= 0; })) return;
-    own_words_.assign(std::size_t(2 * tiles), 0);
+    reset(own_words_, 2 * tiles, 0);
     for (const std::int32_t id : edits.allowed)
       if (id >= 0 && may_be(id)) own_words_[std::size_t(id / 32)] |= std::int32_t(1u << id % 32);
     words_ = own_words_.data(), word_count_ = 2 * tiles;
@@ -46,7 +46,7 @@ class Overlay {
   // Computes the edited logits from those of the row, and brings the maxima of their tiles up to date; rescan(tile) finds one.
   template <typename Logit, typename Rescan>
   void edit(const Edits& edits, std::int64_t tiles, Logit logit, float* maxima, Rescan rescan) {
-    first_.assign(std::size_t(tiles), -1), known_.assign(std::size_t(tiles), 0);
+    reset(first_, tiles, -1), reset(known_, tiles, std::uint64_t(0));
     count_ = 0, edited_ = true;
     make_room(edits.bias_ids.size + edits.history.size + edits.banned.size + edits.stop.size);
     for (std::int64_t i = 0; i < edits.bias_ids.size; ++i)
@@ -67,6 +67,10 @@ class Overlay {
   }
 
  private:
+  template <typename T> static void reset(std::vector<T>& room, std::int64_t count, T value) {
+    if (std::int64_t(room.size()) < count) room.resize(std::size_t(count));
+    std::fill_n(room.begin(), count, value);
+  }
   bool may_be(std::int64_t id) const { return id < vocab_ && (!words_ || (std::uint32_t(words_[id / 32]) >> id % 32 & 1)); }
 
   void make_room(std::int64_t entries) {
@@ -152,7 +156,7 @@ class Overlay {
   // For each place j of the history, how many tokens up to j are also the last ones of all: the Z-algorithm from the end.
   void match_ends(Span<std::int32_t> h) {
     const std::int64_t n = h.size;
-    matches_.assign(std::size_t(n), 0);
+    reset(matches_, n, std::int64_t(0));
     const auto at = [&](std::int64_t i) { return h[n - 1 - i]; };
     const auto z = [&](std::int64_t i) -> std::int64_t& { return matches_[std::size_t(n - 1 - i)]; };
     if (n) z(0) = n;
