@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cases import ORDERS, rows_of
-from certificates import without_reports
+from cases import ORDERS, USUAL, inputs_of, rows_of
+from certificates import check_draw, check_kept, without_reports
 from checks import assert_same, run
 from torch import Tensor
 
@@ -75,6 +75,68 @@ def check_reports_alone() -> None:
             found = {other: value for other, value in alone.items() if isinstance(value, Tensor)}
             assert set(found) == {"tokens", "valid", name}
             assert_same(found, {other: together[other] for other in found}, f"{name} alone, top_of {top_of}")
+
+
+def _steep_row(number: int, V: int, generator: torch.Generator) -> Tensor:
+    """Ten tokens with nearly all mass, some with little, and a tail on two levels that bounds cannot count exactly."""
+    tail = (0.05, 0.1, 0.2)[number % 3]
+    width = (0, 4, 8, 16)[number % 4]
+    high = torch.arange(V) // width % 2 == 1 if width else torch.rand(V, generator=generator) < (0.5, 0.8)[number % 2]
+    row = torch.where(high, 0.0, -10.0)
+    row += torch.tensor(tail).log() - row.logsumexp(0)
+    ids = torch.randperm(V, generator=generator)[:90]
+    row[ids[:10]] = (torch.rand(10, generator=generator) + 0.5).log() - 2.3
+    row[ids[10:]] = row.amin() + 10.5
+    return row
+
+
+def check_steep_rows(V: int = LARGE) -> None:
+    """Where few tokens decide top-p, what bounds say of the others has to be true of them."""
+    generator = torch.Generator().manual_seed(4)
+    rows = torch.stack([_steep_row(number, V, generator) for number in range(36)])
+    for p in (0.4, 0.6, 0.75, 0.8):
+        inputs = {"logits": rows, "top_p": p}
+        with warpdraw.use("scalar"):
+            want = run(OPS["filter_logits"], inputs)
+        assert_same(run(OPS["filter_logits"], inputs), want, f"top_p {p}")
+
+
+ALONE = (
+    ("min_p",),
+    ("top_p",),
+    ("typical_p",),
+    ("epsilon",),
+    ("eta",),
+    ("top_n_sigma",),
+    ("xtc_probability", "xtc_threshold"),
+    ("epsilon", "eta"),
+    ("eta", "epsilon", "top_k"),
+)
+
+
+def check_filters_alone(V: int = 600) -> None:
+    """Each filter by itself against float64, on rows dense enough that a threshold off by a hundredth shows."""
+    for number, names in enumerate(ALONE):
+        inputs = inputs_of(OPS["filter_logits"], V, torch.float32, number, USUAL, 3, only=(*names, "temperature"))
+        check_kept(inputs)
+
+
+FROM_HISTORY = (
+    "history", "history_length", "prompt_length", "repetition_penalty", "frequency_penalty", "presence_penalty",
+    "dry_multiplier", "dry_base", "dry_allowed_length", "dry_breakers", "no_repeat_ngram",
+)  # fmt: skip
+
+
+def check_histories() -> None:
+    """What a history does, and nothing else, against float64; one of two ids is full of copies inside of copies."""
+    generator = torch.Generator().manual_seed(6)
+    of_two = torch.randint(0, 2, (80, 40), generator=generator, dtype=torch.int32)
+    rows = torch.randn(80, 4, generator=generator)
+    check_draw(
+        {"logits": rows, "history": of_two, "dry_multiplier": 0.5, "dry_base": 1.2, "position": torch.arange(80)}
+    )
+    for seed, V in enumerate((5, 9, 30, 70, 9, 30)):
+        check_draw(inputs_of(OPS["sample"], V, torch.float32, seed, USUAL, 4, only=FROM_HISTORY))
 
 
 def check_bad_bias() -> None:

@@ -35,7 +35,7 @@ class Overlay {
   // Changes a tile that was read from the row.
   WD_MEMBER void apply(Tile& tile, std::int64_t index) const {
     restrict_tile(tile, allowed(index));
-    if (edited_ && first_[std::size_t(index)] >= 0) apply_entries(tile, first_[std::size_t(index)]);
+    if (edited_ && known_[std::size_t(index)]) apply_entries(tile, std::size_t(index));
   }
   static WD_MEMBER void restrict_tile(Tile& tile, std::uint64_t mask) {
     if (~mask)
@@ -46,9 +46,9 @@ class Overlay {
   // Computes the edited logits from those of the row, and brings the maxima of their tiles up to date; rescan(tile) finds one.
   template <typename Logit, typename Rescan>
   void edit(const Edits& edits, std::int64_t tiles, Logit logit, float* maxima, Rescan rescan) {
-    reset(first_, tiles, -1), reset(known_, tiles, std::uint64_t(0));
-    count_ = 0, edited_ = true;
-    make_room(edits.bias_ids.size + edits.history.size + edits.banned.size + edits.stop.size);
+    reset(known_, tiles, std::uint64_t(0)), reset(block_, tiles, 0);
+    count_ = blocks_ = 0, edited_ = true;
+    make_room(edits.bias_ids.size + edits.history.size + edits.banned.size + edits.stop.size, tiles);
     for (std::int64_t i = 0; i < edits.bias_ids.size; ++i)
       if (const std::int32_t at = entry(edits.bias_ids[i], logit); at >= 0) x_[at] += edits.bias[i];
     if (edits.reads_history() && edits.counts_tokens()) penalize_counts(edits, logit);
@@ -60,9 +60,11 @@ class Overlay {
     ban(edits.banned);
     if (edits.stops_banned) ban(edits.stop);
 
+    reset(searched_, blocks_, std::uint32_t(0));
     for (std::int32_t at = 0; at < count_; ++at) {  // a tile's maximum changes if it was this token, or this token exceeds it
-      float& highest = maxima[id_[at] / kTile];
-      if (!(was_[at] < highest) || x_[at] > highest) highest = rescan(std::int64_t(id_[at] / kTile));
+      const std::size_t tile = std::size_t(id_[std::size_t(at)] / kTile);
+      if (was_[std::size_t(at)] < maxima[tile] && !(x_[std::size_t(at)] > maxima[tile])) continue;
+      if (searched_[std::size_t(block_[tile])]++ == 0) maxima[tile] = rescan(std::int64_t(tile));
     }
   }
 
@@ -73,10 +75,11 @@ class Overlay {
   }
   bool may_be(std::int64_t id) const { return id < vocab_ && (!words_ || (std::uint32_t(words_[id / 32]) >> id % 32 & 1)); }
 
-  void make_room(std::int64_t entries) {
-    const std::size_t room = std::size_t(entries + kLanes);
+  void make_room(std::int64_t entries, std::int64_t tiles) {
+    const std::size_t room = std::size_t(entries + kLanes), blocks = std::size_t(std::min(entries, tiles));
+    if (searched_.size() < blocks) searched_.resize(blocks), place_.resize(blocks * kTile);
     if (id_.size() >= room) return;
-    id_.resize(room), next_.resize(room), in_history_.resize(room), in_output_.resize(room);
+    id_.resize(room), in_history_.resize(room), in_output_.resize(room);
     was_.resize(room), x_.resize(room), copied_.resize(room);
   }
 
@@ -85,16 +88,12 @@ class Overlay {
     if (id < 0 || !may_be(id)) return -1;
     const std::size_t tile = std::size_t(id / kTile);
     const std::uint64_t bit = std::uint64_t(1) << id % kTile;
-    if (known_[tile] & bit) {
-      std::int32_t at = first_[tile];
-      while (id_[std::size_t(at)] != std::uint32_t(id)) at = next_[std::size_t(at)];
-      return at;
-    }
+    if (known_[tile] & bit) return place_[std::size_t(block_[tile]) * kTile + std::size_t(id % kTile)];
+    if (!known_[tile]) block_[tile] = blocks_++;
     known_[tile] |= bit;
     const std::int32_t at = count_++;
-    id_[std::size_t(at)] = std::uint32_t(id), next_[std::size_t(at)] = first_[tile];
-    in_history_[std::size_t(at)] = in_output_[std::size_t(at)] = 0;
-    return first_[tile] = at;
+    id_[std::size_t(at)] = std::uint32_t(id), in_history_[std::size_t(at)] = in_output_[std::size_t(at)] = 0;
+    return place_[std::size_t(block_[tile]) * kTile + std::size_t(id % kTile)] = at;
   }
   template <typename Logit> void read_logits(std::int32_t begin, Logit logit) {
     for (std::int32_t at = begin; at < count_; ++at) was_[std::size_t(at)] = x_[std::size_t(at)] = logit(id_[std::size_t(at)]);
@@ -168,11 +167,14 @@ class Overlay {
     }
   }
 
-  void apply_entries(Tile& tile, std::int32_t first) const {
+  void apply_entries(Tile& tile, std::size_t index) const {
     alignas(64) float buffer[kTile];
     memcpy(buffer, &tile, sizeof tile);
-    for (std::int32_t at = first; at >= 0; at = next_[std::size_t(at)])
-      buffer[id_[std::size_t(at)] % kTile] = x_[std::size_t(at)];
+    const std::int32_t* place = &place_[std::size_t(block_[index]) * kTile];
+    for (std::uint64_t left = known_[index]; left; left &= left - 1) {
+      const int i = __builtin_ctzll(left);
+      buffer[i] = x_[std::size_t(place[i])];
+    }
     memcpy(&tile, buffer, sizeof tile);
   }
 
@@ -180,13 +182,14 @@ class Overlay {
   std::int64_t word_count_ = 0, vocab_ = 0;
   bool edited_ = false;
   std::vector<std::int32_t> own_words_;  // where a list of allowed ids joins the bitmask
-  std::vector<std::int32_t> first_;      // entry of each tile, or -1
   std::vector<std::uint64_t> known_;     // which tokens of each tile have an entry
+  std::vector<std::int32_t> block_;      // where the tile keeps their places, if it has some
+  std::vector<std::uint32_t> searched_;  // whether the tile of a block has been searched for its maximum again
+  std::vector<std::int32_t> place_;      // blocks of 64: the entry of each of a tile's tokens, if it is known
 
   // An entry for each id that something changes.
-  std::int32_t count_ = 0;
+  std::int32_t count_ = 0, blocks_ = 0;
   std::vector<std::uint32_t> id_;
-  std::vector<std::int32_t> next_;                    // in the same tile, or -1
   std::vector<std::int32_t> in_history_, in_output_;  // whether it occurs there, and how often
   std::vector<float> was_, x_;                        // the logit before and after
   std::vector<std::int64_t> copied_;                  // the longest copy of the history's end that the id followed

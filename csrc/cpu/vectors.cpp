@@ -1,5 +1,5 @@
-// Every member of the vectors in use, so that the portable build, which the linker meets first, defines whatever another instruction set
-// does not inline (.ci/check_symbols).
+// Every member of the vectors in use, so that the portable build, which the linker meets first, defines whatever another
+// instruction set does not inline (.ci/check_symbols).
 #include <cstdint>
 #include <vector>
 

@@ -12,14 +12,15 @@ namespace warpdraw {
 
 class Signature {
  public:
-  // Inputs and outputs as warpdraw.contract parses them; the attributes used here are those of its specifications. A call of several
-  // outputs returns a `result`, a subclass of tuple.
+  // Inputs and outputs as warpdraw.contract parses them; the attributes used here are those of its specifications. A call of
+  // several outputs returns a `result`, a subclass of tuple.
   Signature(std::string op, const py::sequence& inputs, const py::sequence& outputs, py::type result);
 
   // The arguments of a kernel: inputs in order (a choice as its index), then outputs (None where not asked for).
   py::tuple bind(const py::tuple& args, const py::dict& kwargs) const;
 
-  // Runs the kernel on the arguments and returns the output, or the result of several; None, and nothing done, where the tensors are on another device.
+  // Runs the kernel on the arguments and returns the output, or the result of several; None, and nothing done, where the
+  // tensors are on another device.
   py::object call(const Kernel* kernel, const py::tuple& args, const py::dict& kwargs) const;
 
  private:
