@@ -299,10 +299,25 @@ MUTANTS = [
         "id >= 0 && id < vocab_) own_words_",
     ),
     Mutant("a tile reads the words of another", "cpu/*", "words_ + 2 * tile, sizeof", "words_ + tile, sizeof"),
-    Mutant("maxima do not fall after an edit", "cpu/*", "!(was_[at] < highest) || ", ""),
-    Mutant("maxima do not rise after an edit", "cpu/*", " || x_[at] > highest)", ")"),
+    Mutant(
+        "maxima do not fall after an edit",
+        "cpu/*",
+        "was_[std::size_t(at)] < maxima[tile] && !(x_",
+        "!(x_",
+    ),
+    Mutant(
+        "maxima do not rise after an edit",
+        "cpu/*",
+        " && !(x_[std::size_t(at)] > maxima[tile])) continue;",
+        ") continue;",
+    ),
     Mutant("an id has an entry for each mention", "cpu/*", "if (known_[tile] & bit)", "if (false)"),
-    Mutant("one edit a tile", "cpu/*", "at >= 0; at = next_[std::size_t(at)])", "at >= 0; at = -1)"),
+    Mutant(
+        "one edit a tile",
+        "cpu/*",
+        "left = known_[index]; left; left &= left - 1",
+        "left = known_[index]; left; left = 0",
+    ),
     Mutant(
         "counts of the row before",
         "cpu/*",

@@ -74,7 +74,7 @@ struct Steps {
 // tiles.
 template <typename T> float likely_logit(const Row<T>& row, std::uint64_t wanted, float lowest, float ceiling, float highest,
                                          float scale, Candidates& candidates) {
-  constexpr int kTiles = 128;
+  constexpr int kTiles = 256;
   const std::int64_t stride = std::max<std::int64_t>(1, row.tiles / kTiles);
   const Steps steps(lowest, highest, scale);
   candidates.make_room(row.tiles);
@@ -226,7 +226,7 @@ Boundary top_p(const Row<T>& row, float p, float scale, float highest, const Int
   const std::uint64_t light = (total - target) / std::uint64_t(row.vocab);
   const float heavy = lowest_logit(highest, [&](float x) { return mass(weight(exponent(x, highest, scale))) > light; });
   const float lowest = std::max(seen.last.x, heavy);
-  for (const std::uint64_t share : {10, 2}) {
+  for (const std::uint64_t share : {3, 1}) {
     const std::uint64_t wanted = target - few + (total - target) / share;
     const float likely = likely_logit(row, wanted, lowest, ceiling, highest, scale, candidates);
     if (likely > lowest && nucleus_above(row, likely, seen, target, highest, scale, candidates, found)) return found;
