@@ -403,7 +403,7 @@ MUTANTS = [
     Mutant("nucleus takes the wrong half", "cpu/*", "if (upper >= target) {", "if (upper > target) {"),
     Mutant("min-p bisection is strict", "cpu/*", ">= min_p; }", "> min_p; }"),
     Mutant("gathered tokens of the boundary's logit are not cut", "cpu/*", "seen.last.x >= low", "seen.last.x > low"),
-    Mutant("bounds of the light tokens are halved", "cpu/*", "return 2 * sum_of(most)", "return sum_of(most)"),
+    Mutant("bounds of the light tokens are halved", "cpu/*", "return 2 * total.load(", "return total.load("),
     Mutant("bounds see one token of a tile", "cpu/*", "kTile * sum_of(most)", "sum_of(most)"),
     Mutant(
         "the rest is taken to be light", "cpu/*", "most = target_with(rest.most) + 1", "most = target_with(rest.least)"

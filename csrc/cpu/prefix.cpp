@@ -136,7 +136,8 @@ inline double sum_of(Floats v) {
   for (int lane = 0; lane < kLanes; ++lane) sum += double(v[lane]);
   return sum;
 }
-inline constexpr double kSlack = 0x1p-10;
+// A sum of so many fp32 terms is off by less than this part of it.
+inline double slack(std::int64_t terms) { return double(terms + kLanes) * 0x1p-23; }
 
 // From the tiles' maxima: each is a token, and no other of its tile weighs more.
 template <typename T> Bounds mass_below_by_maxima(const Row<T>& row, float threshold, float highest, float scale) {
@@ -147,21 +148,25 @@ template <typename T> Bounds mass_below_by_maxima(const Row<T>& row, float thres
     least += keep(above(floats(threshold), maxima), w), most += w;
   }
   const double floors = double(row.tiles) * 0x1p-40;  // a mass is a weight rounded down
-  return {std::max(0.0, sum_of(least) * (1 - kSlack) - floors), kTile * sum_of(most) * (1 + kSlack)};
+  return {std::max(0.0, sum_of(least) * (1 - slack(row.tiles)) - floors), kTile * sum_of(most) * (1 + slack(row.tiles))};
 }
 
 // No more than this: of every two tokens that share a lane of neighbouring vectors, none weighs more than the larger. It takes
 // half the exponentials.
 template <bool kSmall, typename T> double most_below(const Row<T>& row, float threshold, float highest, float scale) {
-  Floats most = floats(0.0f);
-  for (std::int64_t tile = 0; tile < row.tiles; ++tile) {
-    const Tile x = row.read(tile);
-    for (int i = 0; i < kVectors; i += 2) {
-      const Floats larger = max(x.x[i], max(x.x[i + 1], floats(-kLargest)));  // NaN is no candidate
-      most += weights<kSmall>((min(larger, floats(threshold)) - highest) * scale);
+  std::atomic<double> total{0.0};  // what order it is added up in may change the bound, but nothing that follows from it
+  row.in_parts([&](std::int64_t begin, std::int64_t end) {
+    Floats most = floats(0.0f);
+    for (std::int64_t tile = begin; tile < end; ++tile) {
+      const Tile x = row.read(tile);
+      for (int i = 0; i < kVectors; i += 2) {
+        const Floats larger = max(x.x[i], max(x.x[i + 1], floats(-kLargest)));  // NaN is no candidate
+        most += weights<kSmall>((min(larger, floats(threshold)) - highest) * scale);
+      }
     }
-  }
-  return 2 * sum_of(most) * (1 + kSlack);
+    total.fetch_add(sum_of(most), std::memory_order_relaxed);
+  });
+  return 2 * total.load(std::memory_order_relaxed) * (1 + slack(row.tiles * kVectors / 2));
 }
 template <typename T> double most_below(const Row<T>& row, float threshold, float highest, float scale) {
   const bool small = (threshold - highest) * scale < -1.0f;
