@@ -290,7 +290,7 @@ void Signature::bind_inputs(Call& call) const {
       call.sizes[parameter.size_letter] = argument.integer;
     } else if (!parameter.choices.empty()) {
       argument.integer = check_choice(parameter, value);
-    } else if (parameter.takes_number && (PyFloat_CheckExact(value) || PyLong_CheckExact(value))) {
+    } else if (parameter.takes_number && (PyLong_CheckExact(value) || (PyFloat_CheckExact(value) && !parameter.integer))) {
       check_number(parameter, value, call, &argument);  // the usual numbers first: asking any other type takes long
     } else if (exchange_of(value)) {
       check_tensor(parameter, value, call, &argument.tensor);
