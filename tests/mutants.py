@@ -356,7 +356,7 @@ MUTANTS = [
     Mutant("threads lose the last tiles", "cpu/*", "groups = (tiles + kGroup - 1) / kGroup", "groups = tiles / kGroup"),
     Mutant("every thread does all the work", "cpu/threads.h", "#pragma omp for schedule(dynamic, 1)\n", ""),
     # Shortcuts of the vector kernels.
-    Mutant("bound of the race is too tight", "cpu/*", "return key * float(kTile)", "return key * 8.0f"),
+    Mutant("bound of the race is too tight", "cpu/*", ", key, most) * float(kTile)", ", key, most) * 8.0f"),
     Mutant(
         "bound of a tile above the interval is too tight",
         "cpu/*",
@@ -369,7 +369,7 @@ MUTANTS = [
         "keep(above(maximum, floats(keeps.last.x))",
         "keep(at_least(maximum, floats(keeps.last.x))",
     ),
-    Mutant("tiles above the interval count as sure", "cpu/*", " & above(floats(keeps.first.x), maximum)", ""),
+    Mutant("tiles above the interval count as sure", "cpu/*", " & below & real, key)", " & real, key)"),
     Mutant("equal keys of tiles go to the higher one", "cpu/*", "if (key > best)", "if (key >= best)"),
     Mutant(
         "equal keys of tokens go to the higher one",

@@ -18,10 +18,6 @@ struct Filter {
   Order order;
 
   WD_HD bool greedy() const { return k == 1; }
-  WD_HD bool plain() const {
-    return typical_p >= 1.0f && top_n_sigma <= 0.0f && epsilon <= 0.0f && eta <= 0.0f && xtc_threshold > 1.0f;
-  }
-  WD_HD bool keeps_all() const { return k == 0 && p >= 1.0f && min_p <= 0.0f && plain(); }
   WD_HD bool draws_last() const { return order == Order::llama_cpp; }  // temperature after the filters, which see temperature 1
   WD_HD float filter_scale() const { return draws_last() ? kLog2E : scale; }
 };

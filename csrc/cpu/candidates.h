@@ -58,9 +58,8 @@ inline std::uint64_t* rank(Candidates& candidates) {
 inline std::uint64_t mass_of(const Candidates& candidates, float highest, float scale) {
   MassSum sum;
   for (std::size_t i = 0; i < candidates.count; i += kLanes) {
-    const std::size_t left = candidates.count - i;
-    const Mask mask = left >= kLanes ? kAllLanes : Mask((1u << left) - 1);
-    sum.add(keep(mask, weights((load(&candidates.x[i]) - highest) * scale, kMassScale)));
+    sum.add(
+        keep(first_lanes(std::int64_t(candidates.count - i)), weights((load(&candidates.x[i]) - highest) * scale, kMassScale)));
   }
   return sum.total();
 }

@@ -67,13 +67,13 @@ template <typename T> std::uint32_t first_id(const Row<T>& row, float x, const I
 
 template <typename T> Boundary top_n_sigma(const Row<T>& row, float n) {
   const Interval all{keep_none(), keep_all()};
-  Floats lowest = floats(-row.x_max);  // negated, because there is max but no min
+  Floats lowest = floats(row.x_max);
   std::int64_t count = 0;
   for_kept(row, all, [&](Floats x, std::uint32_t, Mask mask) {
-    lowest = max(choose(mask, -x, lowest), lowest);
+    lowest = min(choose(mask, x, lowest), lowest);
     count += __builtin_popcount(mask);
   });
-  const Deviations deviations(row.x_max, -largest(lowest));
+  const Deviations deviations(row.x_max, smallest(lowest));
   using Doubles = double __attribute__((vector_size(kLanes * 8)));
   std::uint64_t sum = 0, squares = 0;
   Doubles some{}, some_squares{};
@@ -125,8 +125,7 @@ Interval typical_p(const Row<T>& row, float p, float scale, const Interval& seen
   near.clear();
   for (std::size_t i = 0; i < candidates.count; i += kLanes) {
     const Floats t = (load(&candidates.x[i]) - highest) * scale;
-    const std::size_t left = candidates.count - i;
-    Mask mask = bits(bins_of(t) == crossing) & (left >= kLanes ? kAllLanes : Mask((1u << left) - 1));
+    Mask mask = bits(bins_of(t) == crossing) & first_lanes(std::int64_t(candidates.count - i));
     for (; mask; mask &= mask - 1) {
       const int lane = __builtin_ctz(mask);
       near.push_back({fabsf(t[lane] - mean), candidates.x[i + lane], candidates.id[i + lane], t[lane] > mean});
@@ -156,9 +155,9 @@ template <typename T> Interval epsilon_eta_xtc(const Row<T>& row, const Filter& 
   if (filter.eta > 0.0f) seen = at_least(row, seen, highest, scale, eta_mass(filter.eta, sums_kept(row, highest, scale, seen)));
   if (filter.xtc_threshold <= 1.0f) {
     const Interval likely = at_least(row, seen, highest, scale, epsilon_mass(filter.xtc_threshold, mass_only()));
-    Floats lowest = floats(-HUGE_VALF);  // negated
-    for_kept(row, likely, [&](Floats x, std::uint32_t, Mask mask) { lowest = max(choose(mask, -x, lowest), lowest); });
-    const float x = -largest(lowest);
+    Floats lowest = floats(highest);
+    for_kept(row, likely, [&](Floats x, std::uint32_t, Mask mask) { lowest = min(choose(mask, x, lowest), lowest); });
+    const float x = smallest(lowest);
     seen.first = before(x, ids_of(row, x, likely).second);
   }
   return seen;

@@ -25,12 +25,12 @@ template <typename Count> float pivot(float lowest, float highest, std::int64_t 
 
 // The lowest of the tiles' maxima that is a candidate.
 template <typename T> float lowest_maximum(const Row<T>& row) {
-  Floats lowest = floats(-row.x_max);  // negated, because there is max but no min
+  Floats lowest = floats(row.x_max);
   for (std::int64_t tile = 0; tile < row.tiles; tile += kLanes) {
     const Floats maxima = load(row.maxima + tile);
-    lowest = max(choose(at_least(maxima, floats(-kLargest)), -maxima, lowest), lowest);
+    lowest = min(choose(at_least(maxima, floats(-kLargest)), maxima, lowest), lowest);
   }
-  return -largest(lowest);
+  return smallest(lowest);
 }
 
 // A logit that at least k tokens reach. While k is at most the number of tiles their maxima tell, without reading the row
@@ -115,9 +115,8 @@ template <typename T> bool nucleus_above(const Row<T>& row, float lowest, const 
   if (crossing < 0) return false;
   std::size_t count = 0;
   for (std::size_t i = 0; i < candidates.count; i += kLanes) {
-    const std::size_t left = candidates.count - i;
     Mask mask = bits(steps.bins(steps.exponents(load(&candidates.x[i]))) == crossing);
-    mask &= left >= kLanes ? kAllLanes : Mask((1u << left) - 1);
+    mask &= first_lanes(std::int64_t(candidates.count - i));
     for (; mask; mask &= mask - 1) {
       const std::size_t at = i + std::size_t(__builtin_ctz(mask));
       candidates.key[count++] = rank_key(candidates.x[at], candidates.id[at]);

@@ -48,15 +48,10 @@ struct TileBounds {
   Floats certain = floats(0.0f);  // the largest key that some tile is known to reach
 
   WD_MEMBER Floats of(Floats maximum, Floats e, Mask real) {
-    if (!keeps.is_prefix()) {
-      const Mask whole = above(maximum, floats(keeps.last.x)) & above(floats(keeps.first.x), maximum) & real;
-      const Floats key = keys_of(masses(weights((maximum - highest) * scale)), e);
-      certain = max(keep(whole, key), certain);
-      return choose(above(floats(highest), maximum), key, keys_of(masses(floats(1.0f)), e)) * float(kTile);
-    }
-    const Floats key = keys_of(masses(weights((maximum - highest) * scale)), e);
-    certain = max(keep(above(maximum, floats(keeps.last.x)) & real, key), certain);
-    return key * float(kTile);
+    const Floats key = keys_of(masses(weights((maximum - highest) * scale)), e), most = keys_of(masses(floats(1.0f)), e);
+    const Mask below = above(floats(keeps.first.x), maximum);  // an interval may drop a tile's largest
+    certain = max(keep(above(maximum, floats(keeps.last.x)) & below & real, key), certain);
+    return choose(above(floats(highest), maximum), key, most) * float(kTile);
   }
 };
 
@@ -66,7 +61,6 @@ std::uint32_t race(const Row<T>& row, float highest, float scale, const Interval
   space.make_room(std::size_t(row.tiles) + 8 * kLanes);
   TileBounds bounds{highest, scale, keeps};
   std::size_t count = 0;
-  const auto all_lanes = [](std::int64_t left) { return left >= kLanes ? kAllLanes : Mask((1u << left) - 1); };
   const bool most = 4 * row.tiles_reaching(keeps.last.x) > row.tiles;  // then they stay where they are, and share noise
   if (most) {
     count = std::size_t(row.tiles);
@@ -75,7 +69,7 @@ std::uint32_t race(const Row<T>& row, float highest, float scale, const Interval
         const std::int64_t first = tile + at;
         if (first >= row.tiles) return;
         const Floats maxima = load(row.maxima + first);
-        const Mask takes_part = at_least(maxima, floats(keeps.last.x)) & all_lanes(row.tiles - first);
+        const Mask takes_part = at_least(maxima, floats(keeps.last.x)) & first_lanes(row.tiles - first);
         const Floats bound = keep(takes_part, bounds.of(maxima, e, takes_part));
         memcpy(&space.noise[std::size_t(first)], &e, sizeof e);
         memcpy(&space.bound[std::size_t(first)], &bound, sizeof bound);
@@ -93,7 +87,7 @@ std::uint32_t race(const Row<T>& row, float highest, float scale, const Interval
       Words tile;
       memcpy(&tile, &space.tile[i], sizeof tile);
       const Floats e = exponentials(noise_bits(noise, Stream::tile, tile));
-      const Floats bound = bounds.of(load(&space.maximum[i]), e, all_lanes(std::int64_t(count - i)));
+      const Floats bound = bounds.of(load(&space.maximum[i]), e, first_lanes(std::int64_t(count - i)));
       memcpy(&space.noise[i], &e, sizeof e);
       memcpy(&space.bound[i], &bound, sizeof bound);
     }
@@ -105,7 +99,7 @@ std::uint32_t race(const Row<T>& row, float highest, float scale, const Interval
   for (std::size_t i = 0; i < count; i += kLanes) {
     const Floats bound = load(&space.bound[i]);
     Mask mask =
-        at_least(bound, floats(std::max(certain, best))) & above(bound, floats(0.0f)) & all_lanes(std::int64_t(count - i));
+        at_least(bound, floats(std::max(certain, best))) & above(bound, floats(0.0f)) & first_lanes(std::int64_t(count - i));
     for (; mask; mask &= mask - 1) {
       const std::size_t at = i + std::size_t(__builtin_ctz(mask));
       if (space.bound[at] < best) continue;

@@ -223,6 +223,8 @@ template <typename T, typename V> WD_INLINE void compress_store(T* to, Mask mask
 }
 #endif
 
+WD_INLINE float smallest(Floats v) { return -largest(-v); }
+
 // 2^t * unit, a power of two; as weight() of core/numerics.h, because such a factor changes no rounding. It is quicker where
 // all t are known to be -1 or less.
 template <bool kSmall = false> WD_INLINE Floats weights(Floats t, float unit = 1.0f) {

@@ -7,6 +7,9 @@ namespace warpdraw::WARPDRAW_ISA {
 inline constexpr int kVectors = kTile / kLanes;  // vectors in a tile
 inline constexpr Mask kAllLanes = Mask((std::uint64_t(1) << kLanes) - 1);
 
+// The lanes of a vector that so many values reach.
+WD_INLINE Mask first_lanes(std::int64_t count) { return count >= kLanes ? kAllLanes : Mask((1u << count) - 1); }
+
 struct Tile {
   Floats x[kVectors];
 };
