@@ -1,0 +1,168 @@
+// A row as a team of threads sees it: tiles of 64 tokens, shared out over the blocks, and the maximum of every tile. The row
+// itself is never written; what changes it lies beside it.
+#pragma once
+#include "cuda/overlay.cuh"
+
+namespace warpdraw::WARPDRAW_SIMT {
+
+inline constexpr int kList = 512;      // tokens or bins that a team ranks or sums at a time
+inline constexpr int kHalves = kTile / kWarp;  // tokens of a tile that a lane reads
+
+// Shared memory that every kernel over rows has; what follows it are maxima and perhaps a part of the row.
+struct Scratch {
+  Team::Room team;
+  std::uint64_t own[kList], all[kList];  // of a block and of its team: keys of tokens, or a histogram
+  std::uint32_t count, found;
+  std::uint64_t before;
+};
+
+// How many tiles each block of a cluster has: whole groups of four, which share noise.
+WD_HD inline std::int64_t tiles_for_each(std::int64_t tiles, std::int64_t blocks) { return (tiles + 4 * blocks - 1) / (4 * blocks) * 4; }
+
+template <typename T> struct Row {
+  Team& team;
+  Scratch& scratch;
+  const T* logits;      // of token `origin` and the ones after it
+  std::int64_t origin;
+  std::int64_t size;   // of the row in memory
+  std::int64_t vocab;  // ids from here on are no candidates
+  int tiles, first, last;  // of the row; this block's
+  float* maxima;           // of all tiles; NaN counts as -inf
+  Overlay overlay;
+  float x_max = -HUGE_VALF;      // of the candidates
+  bool marks_infinity = false;  // the tokens of +inf are the only ones, equally likely
+
+  // A token of this block's tiles.
+  WD_DEVICE float raw(std::int64_t id) const { return to_float(logits[id - origin]); }
+  WD_DEVICE float at(std::int64_t id) const {
+    if (id >= vocab) return -HUGE_VALF;
+    float x = raw(id);
+    if (overlay.changes()) x = overlay.apply(x, std::uint32_t(id));
+    return marks_infinity ? indicator_of_infinity(x) : x;
+  }
+  WD_DEVICE bool has(std::int64_t tile) const { return tile >= first && tile < last; }
+
+  // Calls visit(tile), by a whole warp, for each of this block's tiles whose maximum is at least x.
+  template <typename Visit> WD_DEVICE void over_tiles(float x, Visit visit) const {
+    for (int group = first + warp() * kWarp; group < last; group += kThreads) {
+      const int mine = group + lane();
+      for (std::uint32_t left = ballot(mine < last && maxima[mine] >= x); left; left &= left - 1) visit(group + lowest_bit(left));
+    }
+  }
+  // Calls visit(logit, id) for the tokens of these tiles, other than candidates too; all lanes of a warp at once.
+  template <typename Visit> WD_DEVICE void over_tokens(float x, Visit visit) const {
+    over_tiles(x, [&](int tile) {
+#pragma unroll
+      for (int h = 0; h < kHalves; ++h) {
+        const std::int64_t id = std::int64_t(tile) * kTile + h * kWarp + lane();
+        visit(at(id), std::uint32_t(id));
+      }
+    });
+  }
+};
+
+// A maximum over lanes that are neighbours, a power of two of them.
+WD_DEVICE inline float largest_of_lanes(float x, int lanes) {
+  for (int mask = lanes / 2; mask; mask /= 2) x = fmaxf(x, shuffle_xor(x, mask));
+  return x;
+}
+
+// The maxima of this block's tiles.
+template <typename T> WD_DEVICE void find_maxima(const Row<T>& row) {
+  for (int tile = row.first + warp(); tile < row.last; tile += kWarps) {
+    float x = -HUGE_VALF;
+#pragma unroll
+    for (int h = 0; h < kHalves; ++h) x = fmaxf(x, row.at(std::int64_t(tile) * kTile + h * kWarp + lane()));
+    x = largest_of_lanes(x, kWarp);
+    if (lane() == 0) row.maxima[tile] = x;
+  }
+}
+
+// Reads this block's whole tiles of a row that nothing changes, 16 bytes a lane, and finds their maxima on the way. Copies them
+// to `resident` if there is one. Returns the first tile that is left.
+template <typename T> WD_DEVICE int stream_tiles(const Row<T>& row, const T* memory, T* resident) {
+  constexpr int kElements = 16 / sizeof(T), kLanes = kTile / kElements, kEach = kWarp / kLanes;  // tiles of one load of a warp
+  constexpr int kLoads = 4;  // in flight
+  const int whole = row.vocab / kTile < row.last ? int(row.vocab / kTile) : row.last;
+  const auto* from = reinterpret_cast<const Bytes16*>(memory + std::int64_t(row.first) * kTile);
+  auto* to = reinterpret_cast<Bytes16*>(resident);
+  const int count = whole > row.first ? (whole - row.first) * kLanes : 0;  // of 16 bytes
+  for (int base = warp() * kWarp * kLoads; base < count; base += kThreads * kLoads) {
+    Bytes16 bytes[kLoads];
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int place = base + i * kWarp + lane();
+      if (place < count) bytes[i] = load_streaming(from + place);
+    }
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int place = base + i * kWarp + lane();
+      float highest = -HUGE_VALF;
+      if (place < count) {
+        if (to) to[place] = bytes[i];
+        T values[kElements];
+        memcpy(values, &bytes[i], sizeof values);
+#pragma unroll
+        for (int j = 0; j < kElements; ++j) highest = fmaxf(highest, to_float(values[j]));
+      }
+      highest = largest_of_lanes(highest, kLanes);
+      if (place < count && lane() % kLanes == 0) row.maxima[row.first + place / kLanes] = highest;
+    }
+  }
+  static_assert(kEach * kLanes == kWarp);
+  return row.first + count / kLanes;
+}
+
+template <typename T> WD_DEVICE bool starts_at_16_bytes(const T* memory) {
+  return reinterpret_cast<std::uintptr_t>(memory) % 16 == 0;
+}
+
+// Brings this block's part of a row, from `memory`, and the maxima of its tiles; to shared memory if `resident` is given. The row
+// then reads from there.
+template <typename T> WD_DEVICE void read_row(Row<T>& row, const T* memory, T* resident) {
+  const bool plain = !row.overlay.changes();
+  int next = row.first;
+  if (starts_at_16_bytes(memory) && (plain || resident)) next = stream_tiles(row, memory, resident);
+  if (resident) {
+    const std::int64_t end = std::int64_t(row.last) * kTile < row.size ? std::int64_t(row.last) * kTile : row.size;
+    row.origin = std::int64_t(row.first) * kTile;
+    for (std::int64_t id = std::int64_t(next) * kTile + thread(); id < end; id += kThreads) resident[id - row.origin] = memory[id];
+    row.logits = resident;
+  }
+  sync();
+  if (!plain) {
+    find_maxima(row);
+  } else if (next < row.last) {
+    Row<T> rest = row;
+    rest.first = next;
+    find_maxima(rest);
+  }
+}
+
+// Gives every block the maxima of all tiles, and finds the largest.
+template <typename T> WD_DEVICE void share_maxima(Row<T>& row, std::int64_t each) {
+  Team& team = row.team;
+  team.wait();
+  float highest = -HUGE_VALF;
+  for (int r = 0; r < team.size; ++r) {
+    const std::int64_t begin = r * each, end = begin + each < row.tiles ? begin + each : row.tiles;
+    for (std::int64_t tile = begin + thread(); tile < end; tile += kThreads) {
+      const float x = r == team.rank ? row.maxima[tile] : *peer(row.maxima + tile, r);
+      if (r != team.rank) row.maxima[tile] = x;
+      highest = fmaxf(highest, x);
+    }
+  }
+  row.x_max = unordered(std::uint32_t(team.block_largest(ordered(highest))));
+}
+
+// A row with +inf draws equally among those tokens.
+template <typename T> WD_DEVICE void mark_infinity(Row<T>& row) {
+  if (!(row.x_max > kLargest)) return;
+  row.team.wait();  // nobody reads maxima of others any more
+  for (int tile = thread(); tile < row.tiles; tile += kThreads) row.maxima[tile] = indicator_of_infinity(row.maxima[tile]);
+  row.marks_infinity = true;
+  row.x_max = 0.0f;
+  sync();
+}
+
+}  // namespace warpdraw::WARPDRAW_SIMT

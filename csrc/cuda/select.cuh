@@ -1,0 +1,254 @@
+// Where in the total order a sum over tokens crosses a target: the engine of top-k, top-p and typical-p. A histogram leaves few
+// tokens to rank; where it leaves many, digits of their keys go on.
+#pragma once
+#include "cuda/sums.cuh"
+
+namespace warpdraw::WARPDRAW_SIMT {
+
+inline constexpr int kEach = kList / kThreads;  // of a thread
+inline constexpr int kListBits = 9;
+static_assert(kList == 1 << kListBits && kEach * kThreads == kList);
+
+// Gathers the keys of the tokens that `take` wants, of tiles that reach x. Returns how many there are; they are in scratch.all,
+// unless they are too many.
+template <typename T, typename Take> WD_DEVICE std::uint32_t gather(const Row<T>& row, float x, Take take) {
+  Scratch& scratch = row.scratch;
+  row.team.wait();  // nobody reads what this block had gathered before
+  if (thread() == 0) scratch.count = 0;
+  sync();
+  row.over_tokens(x, [&](float logit, std::uint32_t id) {
+    const bool mine = take(logit, id);
+    const std::uint32_t taken = ballot(mine);
+    if (!taken) return;
+    std::uint32_t place = 0;
+    if (lane() == 0) place = atomic_add(&scratch.count, std::uint32_t(popcount(taken)));
+    place = shuffle(place, 0) + popcount(taken & ((1u << lane()) - 1));
+    if (mine && place < kList) scratch.own[place] = rank_key(logit, id);
+  });
+  row.team.wait();
+  std::uint32_t total = 0;
+  for (int r = 0; r < row.team.size; ++r) {
+    const std::uint32_t count = *peer(&scratch.count, r);
+    for (std::uint32_t i = thread(); i < count && total + count <= kList; i += kThreads)
+      scratch.all[total + i] = *peer(&scratch.own[i], r);
+    total += count;
+  }
+  sync();
+  return total;
+}
+
+// Sorts the gathered keys, the first of the total order first.
+WD_DEVICE inline void rank(Scratch& scratch, std::uint32_t count) {
+  std::uint64_t key[kEach];
+  std::uint32_t place[kEach];
+#pragma unroll
+  for (int e = 0; e < kEach; ++e) {
+    const std::uint32_t i = thread() + e * kThreads;
+    place[e] = 0, key[e] = i < count ? scratch.all[i] : 0;
+    for (std::uint32_t j = 0; i < count && j < count; ++j) place[e] += scratch.all[j] > key[e];
+  }
+  sync();
+#pragma unroll
+  for (int e = 0; e < kEach; ++e)
+    if (thread() + e * kThreads < int(count)) scratch.all[place[e]] = key[e];
+  sync();
+}
+
+// The first place of scratch.all, below count, where the sum of value(place) from the first on reaches the target; the last if
+// none does. `before` is the sum up to there.
+template <typename Value>
+WD_DEVICE std::uint32_t crossing(Team& team, Scratch& scratch, std::uint32_t count, std::uint64_t target, Value value,
+                                 std::uint64_t& before) {
+  // Each thread has neighbouring places.
+  std::uint64_t mine[kEach], sum = 0, total;
+#pragma unroll
+  for (int e = 0; e < kEach; ++e) {
+    const std::uint32_t i = thread() * kEach + e;
+    sum += mine[e] = i < count ? value(i) : 0;
+  }
+  std::uint64_t upto = team.block_sum_before(sum, total);
+  if (thread() == 0 && total < target) scratch.found = count - 1, scratch.before = total - value(count - 1);
+#pragma unroll
+  for (int e = 0; e < kEach; ++e) {
+    const std::uint32_t i = thread() * kEach + e;
+    const bool reaches = upto + mine[e] >= target, reached = upto >= target;
+    if (i < count && reaches && (!reached || i == 0)) scratch.found = i, scratch.before = upto;
+    upto += mine[e];
+  }
+  sync();
+  const std::uint32_t found = scratch.found;
+  before = scratch.before;
+  sync();
+  return found;
+}
+
+// Sums measure(logit) over the tokens in scratch.all by bin(logit, id), which is negative for those that do not take part.
+template <typename T, typename Bin, typename Measure>
+WD_DEVICE void sum_bins(const Row<T>& row, float x, Bin bin, Measure measure) {
+  Scratch& scratch = row.scratch;
+  row.team.wait();
+  for (int i = thread(); i < kList; i += kThreads) scratch.own[i] = 0;
+  sync();
+  row.over_tokens(x, [&](float logit, std::uint32_t id) {
+    const int at = bin(logit, id);
+    if (at < 0) return;
+    if (const std::uint64_t m = measure(logit)) atomic_add(&scratch.own[at], m);
+  });
+  row.team.wait();
+  for (int i = thread(); i < kList; i += kThreads) {
+    std::uint64_t sum = 0;
+    for (int r = 0; r < row.team.size; ++r) sum += *peer(&scratch.own[i], r);
+    scratch.all[i] = sum;
+  }
+  sync();
+}
+
+// Where the sum crosses: a key, and the sum of what has larger ones.
+struct Crossing {
+  std::uint64_t key, before;
+};
+
+// The largest key such that measure(logit), summed over the tokens of this key and of larger ones, together with `before` reaches
+// the target. key(logit, id) is zero for tokens that do not take part; the others' are in [low, high].
+template <typename T, typename Key, typename Measure>
+WD_DEVICE Crossing cross_keys(const Row<T>& row, float x, Key key, Measure measure, std::uint64_t low, std::uint64_t high,
+                              std::uint64_t before, std::uint64_t target) {
+  while (low < high) {
+    int shift = 0;
+    while ((high - low) >> shift >= kList) ++shift;
+    sum_bins(row, x,
+             [&](float logit, std::uint32_t id) {
+               const std::uint64_t k = key(logit, id);
+               return k >= low && k <= high && k ? int((high - k) >> shift) : -1;
+             },
+             measure);
+    std::uint64_t inside;
+    const std::uint64_t bin = crossing(row.team, row.scratch, kList, target > before ? target - before : 0,
+                                       [&](std::uint32_t i) { return row.scratch.all[i]; }, inside);
+    before += inside;
+    high -= bin << shift;
+    const std::uint64_t width = (std::uint64_t(1) << shift) - 1;
+    low = high - low > width ? high - width : low;
+  }
+  return {high, before};
+}
+
+// Equal steps from one logit down to another; all that is lower falls into the last.
+struct Steps {
+  float half_high, per_unit;
+
+  WD_DEVICE Steps(float low, float high) : half_high(high * 0.5f) {
+    const float span = half_high - low * 0.5f;  // halves, so that it is finite
+    per_unit = span > 0.0f ? fminf((kList - 1) / span, kLargest) : 0.0f;
+  }
+  WD_DEVICE int of(float x) const { return int(fminf((half_high - x * 0.5f) * per_unit, float(kList - 1))); }
+};
+
+// What a selection leaves of a row: an interval, and whether scratch.all holds exactly its tokens, ranked.
+struct Selection {
+  Interval keeps;
+  std::int64_t listed = -1;  // how many; -1 if they are not listed
+};
+
+// Ends the interval with the token where the sum of measure(logit) over it reaches the target, which it does at or above `low`.
+// `high` is its largest logit.
+template <typename T, typename Measure>
+WD_DEVICE void cut(const Row<T>& row, Selection& seen, float low, float high, std::uint64_t target, Measure measure) {
+  const Interval keeps = seen.keeps;
+  const Steps steps(low, high);
+  const auto in_play = [&](float logit, std::uint32_t id) { return logit >= low && keeps.keeps(logit, id); };
+  sum_bins(row, low, [&](float logit, std::uint32_t id) { return in_play(logit, id) ? steps.of(logit) : -1; }, measure);
+  std::uint64_t before, inside;
+  const auto bins = [&](std::uint32_t i) { return row.scratch.all[i]; };
+  const int bin = int(crossing(row.team, row.scratch, kList, target, bins, before));
+  const auto member = [&](float logit, std::uint32_t id) { return in_play(logit, id) && steps.of(logit) == bin; };
+  const std::uint32_t count = gather(row, low, member);
+  seen.listed = -1;
+  if (count <= kList) {
+    rank(row.scratch, count);
+    const auto measured = [&](std::uint32_t i) { return measure(key_logit(row.scratch.all[i])); };
+    const std::uint32_t at =
+        crossing(row.team, row.scratch, count, target > before ? target - before : 0, measured, inside);
+    seen.keeps.last = boundary_of(row.scratch.all[at]);
+    return;
+  }
+  const auto key = [&](float logit, std::uint32_t id) { return member(logit, id) ? rank_key(logit, id) : 0; };
+  const Crossing found = cross_keys(row, low, key, measure, rank_key(low, kLastId), rank_key(high, 0), before, target);
+  seen.keeps.last = boundary_of(found.key);
+}
+
+// A logit that at least k tiles reach with their maxima, and not many more; -kLargest if there are too few.
+template <typename T> WD_DEVICE float pivot(const Row<T>& row, std::int64_t k) {
+  const auto reaching = [&](float x) {
+    std::uint64_t count = 0;
+    for (int tile = thread(); tile < row.tiles; tile += kThreads) count += row.maxima[tile] >= x;
+    return std::int64_t(row.team.block_sum(count));
+  };
+  if (reaching(-kLargest) < k) return -kLargest;
+  std::uint64_t least = 0;  // of the maxima, those of candidates
+  for (int tile = thread(); tile < row.tiles; tile += kThreads)
+    if (row.maxima[tile] >= -kLargest) least = Largest{}(least, ~ordered(row.maxima[tile]));
+  std::uint32_t low = ~std::uint32_t(row.team.block_largest(least)), high = ordered(row.x_max);
+  for (int step = 0; low < high; ++step) {
+    // The middle of the values converges fast on usual logits, the middle of the bits on any.
+    std::uint32_t middle = low + (high - low + 1) / 2;
+    if (step < 12) {
+      middle = ordered(unordered(low) / 2 + unordered(high) / 2);
+      middle = middle <= low ? low + 1 : middle > high ? high : middle;
+    }
+    const std::int64_t count = reaching(unordered(middle));
+    if (count >= k) {
+      low = middle;
+      if (count <= k + k / 4 + 4) break;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return unordered(low);
+}
+
+// Lists the tokens of the interval that reach a logit, if they are few.
+template <typename T> WD_DEVICE void list(const Row<T>& row, Selection& seen, float x) {
+  const Interval keeps = seen.keeps;
+  const std::uint32_t count =
+      gather(row, x, [&](float logit, std::uint32_t id) { return logit >= x && keeps.keeps(logit, id); });
+  seen.listed = count <= kList ? std::int64_t(count) : -1;
+  if (count <= kList) rank(row.scratch, count);
+}
+
+// The first k tokens of what is seen.
+template <typename T> WD_DEVICE void keep_first(const Row<T>& row, Selection& seen, std::int64_t k) {
+  const bool prefix = seen.keeps.is_prefix();
+  if (prefix && k <= row.tiles && k <= kList) {  // the maxima of the tiles tell without reading the row again
+    const float x = fmaxf(pivot(row, k), seen.keeps.last.x);
+    Selection few{seen.keeps};
+    list(row, few, x);
+    if (few.listed >= 0) {
+      if (few.listed >= k) {
+        seen.keeps.last = boundary_of(row.scratch.all[k - 1]);
+        seen.listed = k;
+        return;
+      }
+      if (x <= seen.keeps.last.x) {  // all that is seen
+        seen.listed = few.listed;
+        return;
+      }
+    }
+  }
+  seen.listed = -1;
+  std::uint64_t count = 0;
+  over_kept(row, seen.keeps, [&](float, std::uint32_t, bool kept) { count += kept; });
+  if (std::int64_t(row.team.sum(count)) <= k) return;
+  const float low = lowest_kept(row, seen.keeps), high = highest_kept(row, seen.keeps);
+  cut(row, seen, low, high, std::uint64_t(k), [](float) { return std::uint64_t(1); });
+}
+
+// Ranks the first tokens of an interval, at most so many, in scratch.all; returns how many there are.
+template <typename T> WD_DEVICE std::int64_t rank_first(const Row<T>& row, const Interval& keeps, std::int64_t most) {
+  Selection first{keeps};
+  keep_first(row, first, most < kList ? most : kList);
+  if (first.listed < 0) list(row, first, first.keeps.last.x);
+  return first.listed;
+}
+
+}  // namespace warpdraw::WARPDRAW_SIMT

@@ -1,0 +1,132 @@
+// The primitives that kernels are written in: CUDA's under nvcc, fibers' on the host (cuda_host/simt.h), with one meaning.
+#pragma once
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+// The namespace of the backend that this compilation makes.
+#ifdef __CUDACC__
+#define WARPDRAW_SIMT cuda
+#else
+#define WARPDRAW_SIMT cuda_host
+#endif
+
+// Inline, so that one module can hold both backends.
+namespace warpdraw::simt::inline WARPDRAW_SIMT {
+
+constexpr int kWarp = 32;
+
+struct alignas(16) Bytes16 {
+  std::uint32_t x, y, z, w;
+};
+
+}  // namespace warpdraw::simt::inline WARPDRAW_SIMT
+
+#ifndef __CUDACC__
+#include "cuda_host/simt.h"
+#else
+
+#define WD_DEVICE __device__ __forceinline__
+#define WD_KERNEL __global__ void __launch_bounds__(::warpdraw::simt::kThreads)
+#define WD_GRID_CONSTANT __grid_constant__
+
+namespace warpdraw::simt::inline cuda {
+
+constexpr int kThreads = 256;
+
+WD_DEVICE int thread() { return int(threadIdx.x); }
+WD_DEVICE int lane() { return int(threadIdx.x % kWarp); }
+WD_DEVICE int warp() { return int(threadIdx.x / kWarp); }
+WD_DEVICE long long block_x() { return blockIdx.x; }
+WD_DEVICE long long block_y() { return blockIdx.y; }
+
+// The block's dynamic shared memory.
+WD_DEVICE char* shared_memory() {
+  extern __shared__ __align__(16) char warpdraw_shared_memory[];
+  return warpdraw_shared_memory;
+}
+
+// Barriers of the block; all of its threads must come, and to the same one.
+WD_DEVICE void sync() { __syncthreads(); }
+WD_DEVICE int sync_count(bool predicate) { return __syncthreads_count(predicate); }
+WD_DEVICE bool sync_and(bool predicate) { return __syncthreads_and(predicate); }
+WD_DEVICE bool sync_or(bool predicate) { return __syncthreads_or(predicate); }
+
+// The blocks of a cluster. Before sm_90 each block is alone.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+WD_DEVICE int cluster_rank() {
+  std::uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return int(rank);
+}
+WD_DEVICE int cluster_size() {
+  std::uint32_t size;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  return int(size);
+}
+WD_DEVICE void cluster_sync() {
+  if (cluster_size() == 1) return __syncthreads();
+  asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// The same place of shared memory in another block of the cluster.
+template <typename T> WD_DEVICE T* peer(T* shared, int rank) {
+  std::uint64_t there;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(reinterpret_cast<std::uint64_t>(shared)), "r"(rank));
+  return reinterpret_cast<T*>(there);
+}
+#else
+WD_DEVICE int cluster_rank() { return 0; }
+WD_DEVICE int cluster_size() { return 1; }
+WD_DEVICE void cluster_sync() { __syncthreads(); }
+template <typename T> WD_DEVICE T* peer(T* shared, int) { return shared; }
+#endif
+
+// Within a warp; all of its lanes must come.
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+template <typename T> WD_DEVICE T shuffle(T value, int from_lane) { return __shfl_sync(kAllLanes, value, from_lane); }
+template <typename T> WD_DEVICE T shuffle_xor(T value, int mask) { return __shfl_xor_sync(kAllLanes, value, mask); }
+template <typename T> WD_DEVICE T shuffle_up(T value, int by) { return __shfl_up_sync(kAllLanes, value, unsigned(by)); }
+WD_DEVICE std::uint32_t ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
+WD_DEVICE void warp_sync() { __syncwarp(); }
+
+// CUDA names its atomics for the types of C, of which unsigned long is none.
+template <typename T> using Atomic =
+    std::conditional_t<sizeof(T) == 8, unsigned long long, std::conditional_t<std::is_signed_v<T>, int, unsigned> >;
+template <typename T> WD_DEVICE Atomic<T>* atomic(T* place) { return reinterpret_cast<Atomic<T>*>(place); }
+
+// Each returns what was there before.
+template <typename T> WD_DEVICE T atomic_add(T* place, std::type_identity_t<T> value) {
+  return T(atomicAdd(atomic(place), Atomic<T>(value)));
+}
+template <typename T> WD_DEVICE T atomic_max(T* place, std::type_identity_t<T> value) {
+  static_assert(sizeof(T) == 4 || std::is_unsigned_v<T>);
+  return T(atomicMax(atomic(place), Atomic<T>(value)));
+}
+template <typename T> WD_DEVICE T atomic_min(T* place, std::type_identity_t<T> value) {
+  static_assert(sizeof(T) == 4 || std::is_unsigned_v<T>);
+  return T(atomicMin(atomic(place), Atomic<T>(value)));
+}
+template <typename T> WD_DEVICE T atomic_or(T* place, std::type_identity_t<T> value) {
+  return T(atomicOr(atomic(place), Atomic<T>(value)));
+}
+template <typename T> WD_DEVICE T atomic_exchange(T* place, std::type_identity_t<T> value) {
+  return T(atomicExch(atomic(place), Atomic<T>(value)));
+}
+
+// Global memory that the kernel reads once and nothing writes meanwhile.
+WD_DEVICE Bytes16 load_streaming(const Bytes16* from) {
+  Bytes16 value;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(from));
+  return value;
+}
+
+// The places of set bits, -1 where there is none.
+WD_DEVICE int popcount(std::uint32_t bits) { return __popc(bits); }
+WD_DEVICE int lowest_bit(std::uint32_t bits) { return __ffs(int(bits)) - 1; }
+WD_DEVICE int highest_bit(std::uint32_t bits) { return 31 - __clz(int(bits)); }
+
+}  // namespace warpdraw::simt::inline cuda
+#endif
