@@ -24,8 +24,11 @@ struct alignas(16) Bytes16 {
 }  // namespace warpdraw::simt::inline WARPDRAW_SIMT
 
 #ifndef __CUDACC__
+#define WD_UNROLL
 #include "cuda_host/simt.h"
 #else
+
+#define WD_UNROLL _Pragma("unroll")
 
 #define WD_DEVICE __device__ __forceinline__
 #define WD_KERNEL __global__ void __launch_bounds__(::warpdraw::simt::kThreads)
