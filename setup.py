@@ -1,6 +1,7 @@
 """Build the native module with CMake, without torch. WARPDRAW_CUDA=auto|on|off says whether to build CUDA kernels."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,16 +14,37 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 
 
+OLDEST_NVCC = (12, 4)
+
+
+def problem_with_nvcc() -> str:
+    """Why the CUDA kernels cannot be compiled here, or nothing."""
+    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
+    if not nvcc:
+        return "nvcc is not on the PATH: install the CUDA toolkit or set CUDACXX to its nvcc"
+    try:
+        told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"{nvcc} does not run: {error}"
+    version = re.search(r"release (\d+)\.(\d+)", told)
+    if not version or (int(version[1]), int(version[2])) < OLDEST_NVCC:
+        return f"{nvcc} is {version[0] if version else 'of an unknown release'}, 12.4 or later is needed"
+    return ""
+
+
 def wants_cuda() -> bool:
     choice = os.environ.get("WARPDRAW_CUDA", "auto")
-    nvcc = shutil.which("nvcc")
-    if choice == "auto":  # a short install unless the machine can run what a long one builds
-        return bool(nvcc) and Path("/dev/nvidia0").exists()
-    if choice not in ("on", "off"):
+    if choice not in ("auto", "on", "off"):
         sys.exit(f"WARPDRAW_CUDA: expected auto, on or off, got {choice!r}")
-    if choice == "on" and not nvcc:
-        sys.exit("WARPDRAW_CUDA=on needs nvcc on the PATH")
-    return choice == "on"
+    # A short install unless the machine can run what a long one builds.
+    if choice == "off" or (choice == "auto" and not Path("/dev/nvidia0").exists()):
+        return False
+    problem = problem_with_nvcc()
+    if problem and choice == "on":
+        sys.exit(f"WARPDRAW_CUDA=on: {problem}")
+    if problem:
+        print(f"warpdraw is built without its CUDA kernels, although there is a GPU: {problem}", file=sys.stderr)
+    return not problem
 
 
 class CMakeBuild(build_ext):

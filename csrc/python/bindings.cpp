@@ -2,6 +2,8 @@
 // not linked.
 #include <pybind11/pybind11.h>
 
+#include <optional>
+
 #include "core/filter.h"
 #include "core/philox.h"
 #include "invoke.h"
@@ -11,12 +13,36 @@ using namespace warpdraw;
 
 namespace {
 
+template <auto function>
+constexpr Entry kEntry = [](Queue queue, const Argument* arguments) { invoke(function, queue, arguments); };
+
+void add(py::module_& module, const char* name, const Kernel& kernel) {
+  module.attr(name) = py::cast(&kernel, py::return_value_policy::reference);
+}
+
 // Adds one op of a CPU backend.
 template <auto function> void bind(py::module_& module, const char* name) {
-  static const Kernel kernel(
-      name, Device::cpu, [](Queue queue, const Argument* arguments) { invoke(function, queue, arguments); },
-      argument_count(function));
-  module.attr(name) = py::cast(&kernel, py::return_value_policy::reference);
+  static const Kernel kernel(name, Device::cpu, kEntry<function>, argument_count(function));
+  add(module, name, kernel);
+}
+
+// The modules of a GPU's backends, simulated or not: the two paths and, if it is for calls that ask for neither, the choice.
+struct GpuModules {
+  Device device;
+  py::module_ cluster, split;
+  std::optional<py::module_> automatic;
+};
+
+// Adds one op of a GPU's backends.
+template <auto function> void bind(GpuModules& modules, const char* name) {
+  constexpr Entry kRun = kEntry<function>;
+  constexpr std::size_t kArguments = argument_count(function);
+  static const Kernel cluster(name, modules.device, kRun, kArguments, Path::cluster);
+  static const Kernel split(name, modules.device, kRun, kArguments, Path::split);
+  static const Kernel automatic(name, modules.device, kRun, kArguments, Path::automatic, &cluster, &split);
+  add(modules.cluster, name, cluster);
+  add(modules.split, name, split);
+  if (modules.automatic) add(*modules.automatic, name, automatic);
 }
 
 // The shared arithmetic, for known-answer tests.
@@ -38,14 +64,16 @@ void add_numerics(py::module_ module) {
 }  // namespace
 
 #define BIND(backend, op) bind<&backend::op>(module_##backend, #op)
+#define BIND_OPS(backend)       \
+  BIND(backend, softmax);       \
+  BIND(backend, log_softmax);   \
+  BIND(backend, filter_logits); \
+  BIND(backend, filter_probs);  \
+  BIND(backend, sample);        \
+  BIND(backend, numerics)
 #define BACKEND(backend)                                    \
   py::module_ module_##backend = m.def_submodule(#backend); \
-  BIND(backend, softmax);                                   \
-  BIND(backend, log_softmax);                               \
-  BIND(backend, filter_logits);                             \
-  BIND(backend, filter_probs);                              \
-  BIND(backend, sample);                                    \
-  BIND(backend, numerics)
+  BIND_OPS(backend)
 #define VECTOR_BACKEND(backend) \
   BACKEND(backend);             \
   BIND(backend, read_floor);    \
@@ -55,7 +83,11 @@ PYBIND11_MODULE(_C, m) {
   py::class_<Prepared>(m, "Prepared").def("__call__", &Prepared::run);
   py::class_<Kernel, std::unique_ptr<Kernel, py::nodelete>>(m, "Kernel")
       .def_property_readonly("launches", &Kernel::launches)
-      .def("__call__", [](const Kernel& kernel, const py::args& bound) { kernel.run(kernel.read(bound).data()); })
+      .def("__call__",
+           [](const Kernel& kernel, const py::args& bound) {
+             const Bound read = kernel.read(bound);
+             kernel.run(read.api, read.arguments.data());
+           })
       .def("prepare", [](const Kernel& kernel, const py::args& bound) { return Prepared(kernel, bound); });
   py::class_<Signature>(m, "Signature")
       .def(py::init<std::string, py::sequence, py::sequence, py::type>())
@@ -66,6 +98,14 @@ PYBIND11_MODULE(_C, m) {
 #ifdef WARPDRAW_HAS_avx2
   VECTOR_BACKEND(avx2);
   VECTOR_BACKEND(avx512);
+#endif
+#ifdef WARPDRAW_HAS_cuda
+  GpuModules module_cuda{Device::cuda, m.def_submodule("cuda_cluster"), m.def_submodule("cuda_split"), m.def_submodule("cuda")};
+  BIND_OPS(cuda);
+#endif
+#ifdef WARPDRAW_HAS_cuda_host
+  GpuModules module_cuda_host{Device::cpu, m.def_submodule("cuda_host_cluster"), m.def_submodule("cuda_host_split"), {}};
+  BIND_OPS(cuda_host);
 #endif
   add_numerics(m.def_submodule("numerics"));
 #ifdef __x86_64__

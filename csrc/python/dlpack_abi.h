@@ -6,8 +6,8 @@
 namespace warpdraw::dlpack {
 
 inline constexpr std::uint32_t kMajor = 1;
-inline constexpr std::int32_t kCpu = 1, kCuda = 2;                           // Device::type
-inline constexpr std::uint8_t kInt = 0, kFloat = 2, kBfloat = 4, kBool = 6;  // DataType::code
+inline constexpr std::int32_t kCpu = 1, kCuda = 2;                                          // Device::type
+inline constexpr std::uint8_t kInt = 0, kUnsigned = 1, kFloat = 2, kBfloat = 4, kBool = 6;  // DataType::code
 
 struct Device {
   std::int32_t type, id;

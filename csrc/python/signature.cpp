@@ -28,7 +28,10 @@ std::string name_of(DType dtype) {
 std::string name_of(dlpack::DataType t) {
   DType dtype;
   if (dtype_from(t, &dtype)) return name_of(dtype);
-  const char* kind = t.code == dlpack::kInt ? "int" : t.code == 1 ? "uint" : t.code == dlpack::kFloat ? "float" : "dtype code ";
+  const char* kind = t.code == dlpack::kInt        ? "int"
+                     : t.code == dlpack::kUnsigned ? "uint"
+                     : t.code == dlpack::kFloat    ? "float"
+                                                   : "dtype code ";
   return kind + std::to_string(t.code <= dlpack::kFloat ? t.bits : t.code);
 }
 
@@ -375,15 +378,17 @@ py::tuple Signature::bind(const py::tuple& args, const py::dict& kwargs) const {
   return bound;
 }
 
-py::object Signature::call(const Kernel* kernel, const py::tuple& args, const py::dict& kwargs) const {
+py::object Signature::call(const py::tuple& kernels, const py::tuple& args, const py::dict& kwargs) const {
   Call call;
   place(args, kwargs, call);
   bind_inputs(call);
-  if (!kernel || kernel->device() != (call.device.type == dlpack::kCpu ? Device::cpu : Device::cuda)) return py::none();
+  const bool host = call.device.type == dlpack::kCpu;
+  const auto* kernel = kernels[host ? 0 : 1].cast<const Kernel*>();
+  if (!kernel || !kernel->runs_on(call.device)) return py::none();
   if (kernel->arguments() != parameters_.size())
     throw py::type_error(op_ + ": the kernel does not take what the contract says");
   make_outputs(call);
-  kernel->run(call.values.value);
+  kernel->run(call.api, call.values.value);
   const std::size_t count = parameters_.size() - inputs_;
   if (count == 1) return std::move(call.outputs[0]);
   auto* type = reinterpret_cast<PyTypeObject*>(result_.ptr());

@@ -19,9 +19,9 @@ class Signature {
   // The arguments of a kernel: inputs in order (a choice as its index), then outputs (None where not asked for).
   py::tuple bind(const py::tuple& args, const py::dict& kwargs) const;
 
-  // Runs the kernel on the arguments and returns the output, or the result of several; None, and nothing done, where the
-  // tensors are on another device.
-  py::object call(const Kernel* kernel, const py::tuple& args, const py::dict& kwargs) const;
+  // Runs the first kernel on tensors of the CPU, the second on those of a GPU, and returns the output, or the result of
+  // several; None, and nothing done, where the one for the tensors' device is None or does not run there.
+  py::object call(const py::tuple& kernels, const py::tuple& args, const py::dict& kwargs) const;
 
  private:
   static constexpr std::size_t kMostInputs = 48, kMostOutputs = 16, kMostSizes = 16;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from .op import Op
 
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
+OLDEST_GPU, OLDEST_WITH_CLUSTERS = (8, 0), (9, 0)
+# What the CUDA kernels of each backend do.
+GPU_PATHS = {
+    "cuda": "whichever path serves the call",
+    "cuda_cluster": "a cluster of blocks keeps each row on chip: the logits are read once",
+    "cuda_split": "each row is split over blocks",
+}
 
 
 class BackendError(RuntimeError):
@@ -69,6 +77,45 @@ def _native() -> list[Backend]:
     return found
 
 
+def _simulated() -> list[Backend]:
+    """The CUDA kernels on a GPU that is simulated on the host."""
+    found = []
+    for name in ("cuda_host_cluster", "cuda_host_split"):
+        module = getattr(_C, name, None)
+        reason = "a simulated GPU, for tests" if module else "not built: a test build has it"
+        found.append(Backend(name, module is not None, reason, module=module))
+    return found
+
+
+@functools.cache
+def _gpu() -> dict[str, Backend]:
+    """The backends of a GPU. Only once somebody asks: after the driver is initialised, forked processes cannot use it."""
+    best = (0, 0)
+    if not hasattr(_C, "cuda"):
+        problem = "not built: install with WARPDRAW_CUDA=on and nvcc"
+    elif torch.version.cuda is None:
+        problem = "this torch was built without CUDA"
+    elif not torch.cuda.is_available():
+        problem = "no CUDA device was found"
+    else:
+        problem = ""
+        best = max(torch.cuda.get_device_capability(ordinal) for ordinal in range(torch.cuda.device_count()))
+    found = []
+    for name, path in GPU_PATHS.items():
+        oldest = OLDEST_WITH_CLUSTERS if name == "cuda_cluster" else OLDEST_GPU
+        reason = problem
+        if not problem and best < oldest:
+            reason = f"expected a GPU of {_architecture(oldest)} or later, got {_architecture(best)}"
+        module = getattr(_C, name, None)
+        found.append(Backend(name, not reason, reason or f"{path}, {_architecture(best)}", "cuda", module))
+    found.append(Backend("triton", False, "this version has no Triton kernels yet", "cuda"))
+    return {backend.name: backend for backend in found}
+
+
+def _architecture(capability: tuple[int, int]) -> str:
+    return f"sm_{capability[0]}{capability[1]}"
+
+
 def _cpu(native: list[Backend]) -> Backend:
     runnable = {backend.name: backend for backend in native if backend.available}
     wanted = os.environ.get("WARPDRAW_ISA")
@@ -85,8 +132,7 @@ def _registry() -> dict[str, Backend]:
     all_backends = [
         _cpu(native),
         *native,
-        Backend("cuda", False, "this version has no CUDA kernels yet", device="cuda"),
-        Backend("triton", False, "this version has no Triton kernels yet", device="cuda"),
+        *_simulated(),
         Backend("reference", True, "eager PyTorch in float64, on any device", device="any"),
     ]
     return {backend.name: backend for backend in all_backends}
@@ -95,7 +141,7 @@ def _registry() -> dict[str, Backend]:
 # The backends that a device picks by itself, the preferred one first.
 DEFAULTS = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
-_BACKENDS = _registry()
+_BACKENDS = _registry()  # those that need no GPU
 _forced: ContextVar[Backend | None] = ContextVar("forced", default=None)
 
 
@@ -106,11 +152,13 @@ def backends() -> list[Backend]:
     >>> [backend.name for backend in warpdraw.backends() if backend.name in ("cpu", "reference")]
     ['cpu', 'reference']
     """
-    return list(_BACKENDS.values())
+    return [*_BACKENDS.values(), *_gpu().values()]
 
 
 def launches() -> dict[str, int]:
     """Count the calls of each op on each backend since the process started, as ``{"avx512.sample": 3}``.
+
+    A call of ``cuda`` counts for the path that it took, if the op has several.
 
     >>> import torch, warpdraw
     >>> before = warpdraw.launches()["scalar.softmax"]
@@ -119,7 +167,7 @@ def launches() -> dict[str, int]:
     >>> warpdraw.launches()["scalar.softmax"] - before
     1
     """
-    counted = [backend for backend in _BACKENDS.values() if backend.name != "cpu"]  # cpu is one of the others
+    counted = [backend for backend in backends() if backend.name != "cpu"]  # cpu is one of the others
     return {f"{backend.name}.{name}": n for backend in counted for name, n in backend.launches().items()}
 
 
@@ -132,9 +180,9 @@ def use(name: str) -> Iterator[None]:
     ...     warpdraw.softmax(torch.zeros(1, 4))
     tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
     """
-    backend = _BACKENDS.get(name)
+    backend = _BACKENDS.get(name) or _gpu().get(name)
     if backend is None:
-        raise ValueError(f"backend: expected one of {', '.join(_BACKENDS)}, got {name!r}")
+        raise ValueError(f"backend: expected one of {', '.join([*_BACKENDS, *_gpu()])}, got {name!r}")
     if not backend.available:
         raise BackendError(f"backend {name}: {backend.reason}")
     previous = _forced.set(backend)
@@ -145,9 +193,25 @@ def use(name: str) -> Iterator[None]:
 
 
 def native_kernel(name: str) -> _C.Kernel | None:
-    """The kernel that an op runs on the CPU, or on whatever backend is forced, if it is a native one."""
+    """The kernel of this name on the CPU, or on whatever backend is forced, if that is a native one."""
     kernel: _C.Kernel | None = getattr((_forced.get() or _BACKENDS["cpu"]).module, name, None)
     return kernel
+
+
+def native_kernels(name: str) -> tuple[_C.Kernel | None, _C.Kernel | None]:
+    """The kernels that an op runs on tensors of the CPU and of a GPU, where native ones do."""
+    forced = _forced.get()
+    if forced is None:
+        return _DEFAULT_KERNELS.get(name, (None, None))
+    kernel: _C.Kernel | None = getattr(forced.module, name, None)
+    return (None, kernel) if forced.device == "cuda" else (kernel, None)
+
+
+# A kernel refuses a GPU that is too old for it, so that these need not ask which there are.
+_DEFAULT_KERNELS = {
+    name: (getattr(_BACKENDS["cpu"].module, name, None), getattr(getattr(_C, "cuda", None), name, None))
+    for name in vars(_C.scalar)
+}
 
 
 def backend_for(device: torch.device) -> Backend:
@@ -157,7 +221,7 @@ def backend_for(device: torch.device) -> Backend:
         if forced.device not in ("any", device.type):
             raise BackendError(f"backend {forced.name}: expected tensors on {forced.device}, got {device}")
         return forced
-    defaults = [_BACKENDS[name] for name in DEFAULTS.get(device.type, ())]
+    defaults = [_BACKENDS.get(name) or _gpu()[name] for name in DEFAULTS.get(device.type, ())]
     for backend in defaults:
         if backend.available:
             return backend

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _C
-from .backends import backend_for, native_kernel
+from .backends import backend_for, native_kernels
 from .contract import ChoiceSpec, Contract, SizeSpec, Spec, TensorSpec
 
 OPS: dict[str, Op] = {}
@@ -46,7 +46,7 @@ class Op:
         if torch.compiler.is_compiling():
             return self._pack(self._node.call(args, kwargs))
         # Eager calls skip the dispatcher, which costs more than these kernels do.
-        result = self._call_native(native_kernel(self.name), args, kwargs)
+        result = self._call_native(native_kernels(self.name), args, kwargs)
         return self._pack(self.run(args, kwargs)) if result is None else result
 
     def _pack(self, outputs: Any) -> Any:
