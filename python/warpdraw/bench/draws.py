@@ -100,8 +100,9 @@ class Draw:
 
         def check(rows: Tensor, results: list[Tensor]) -> None:
             batch = len(results[0])
-            weights = torch.cat([peer.probs(x, job) for x in batches(rows, batch)])
-            check_weights(name, weights, rows, job)
+            if peer.probs is not None:
+                weights = torch.cat([peer.probs(x, job) for x in batches(rows, batch)])
+                check_weights(name, weights, rows, job)
             check_drawn(name, torch.cat(results), rows, job)
             if peer.any_shape:
                 check_distribution(name, peer.draw, job)

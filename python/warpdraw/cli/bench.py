@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from ..backends import BackendError
+from ..bench import gpu as bench_gpu
 from ..bench.cpu import Options, run
 from ..bench.goals import FASTER
+from ..bench.gpu_methods import OURS as OURS_ON_GPU
 from ..bench.grid import SWEEP
 from ..bench.peers import Job
 from ..bench.picture import picture
@@ -39,7 +44,17 @@ warpdraw bench cpu --json cpu.json --picture cpu.svg
 
 warpdraw bench cpu --only "top-p 0.9" --no-compile"""
 
+GPU_EXAMPLES = """Examples:
+
+warpdraw bench gpu --json gpu.json
+
+warpdraw bench gpu --only greedy --seconds 20
+
+warpdraw bench gpu --device cpu --quick"""
+
 WIDTH_OF_FILES = 110
+# A run that ends early leaves what it had: the file is written again after so many seconds.
+SAVE_SECONDS = 10.0
 
 JsonPath = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - is standard output, without a table.")
@@ -141,6 +156,64 @@ def cpu(
     return 0
 
 
+@app.command("gpu", epilog=GPU_EXAMPLES)
+def gpu(
+    device: Annotated[str, typer.Option(help="cuda, cuda:1 and so on; cpu tries the code, with --quick.")] = "cuda",
+    only: Annotated[str, typer.Option(metavar="TEXT", help="Only jobs with this text in their name.")] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes, a few calls: try everything, measure nothing.")
+    ] = False,
+    no_compile: Annotated[bool, typer.Option("--no-compile", help="Leave torch.compile out.")] = False,
+    seconds: Annotated[
+        float, typer.Option(help="Time for the grid; what is left then is dropped.", parser=number)
+    ] = 240,
+    json_path: JsonPath = None,
+) -> int:
+    """Measure a GPU's backend: each job beside its target, its peers and the time that a copy takes for its bytes.
+
+    Batches of 1 to 512, vocabularies of 32000 to 262144, bf16 and fp32; CUDA graphs, cold caches, medians.
+
+    What has targets comes first. Peers are found by import: transformers, torch.compile, FlashInfer, sonic-sampler.
+    """
+    if not seconds >= 0:
+        raise ValueError(f"seconds: expected at least 0, got {seconds}")
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cuda", "cpu"):
+        raise ValueError(f"device: expected cuda, cuda:N or cpu, got {device!r}")
+    if kind == "cpu" and not quick:
+        raise ValueError("device: expected a GPU, or cpu with --quick; warpdraw bench cpu measures a CPU")
+    _check_place("json", json_path)
+    saver = _Saver(json_path)
+    with progress(1.0, "measuring") as bar:
+        try:
+            options = bench_gpu.Options(device, quick, not no_compile, only, seconds)
+            result = bench_gpu.run(options, partial(_show, bar), saver)
+        except BackendError as error:
+            error_line(str(error))
+            return 1
+    if not _write_json(json_path, result):
+        _print_gpu(result)
+    ours = [failed for failed in result["failed"] if failed["method"].startswith(OURS_ON_GPU)]
+    for failed in ours:
+        error_line(f"{failed['method']}, {_place(failed)}: {failed['reason']}")
+    return 1 if ours else 0
+
+
+class _Saver:
+    """Writes what there is of a document from time to time."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path, self._saved = path, perf_counter()
+
+    def __call__(self, document: dict[str, Any]) -> None:
+        if self._path not in (None, "-") and perf_counter() - self._saved > SAVE_SECONDS:
+            Path(self._path).write_text(json_text(document, indent=2) + "\n", encoding="utf-8")
+            self._saved = perf_counter()
+
+
 def _show(bar: Progress, what: str, part: float) -> None:
     bar.update(TASK, description=what, completed=part)
 
@@ -193,19 +266,50 @@ def _print_goals(result: dict[str, Any]) -> None:
     console.print(f"{where['cpu']}, torch {where['torch']}, {result['backend']}")
     if result["options"]["quick"]:
         console.print("--quick: small sizes and few calls, so the figures mean nothing", style="yellow")
-    for job in dict.fromkeys(goal["job"] for goal in result["goals"]):
+    _print_tables(console, result["goals"])
+    sweep = [record for record in result["results"] if record["series"]]
+    for cache in dict.fromkeys(record["cache"] for record in sweep):
+        _print_sweep([record for record in sweep if record["cache"] == cache], f"{SWEEP}, {cache}, microseconds")
+    _print_end(console, result)
+
+
+def _print_gpu(result: dict[str, Any]) -> None:
+    console, device = stdout(), result["device"]
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    console.print(f"{device.get('name', device['type'])}, torch {result['environment']['torch']}, {result['backend']}")
+    if result["options"]["quick"]:
+        console.print("--quick: small sizes and few calls, so the figures mean nothing", style="yellow")
+    # The rest is in the JSON.
+    _print_tables(console, [goal for goal in result["goals"] if goal["target"] is not None])
+    if "copy_bandwidth" in result:
+        copied = result["copy_bandwidth"]
+        console.print(f"a copy moves {copied['median']:,.0f} {copied['unit']} (p10 {copied['p10']:,.0f})")
+    _print_end(console, result)
+    for failed in result["failed"]:
+        console.print(f"failed: {failed['method']}, {_place(failed)}: {failed['reason']}", style="red")
+    if result["dropped"]:
+        console.print(f"{len(result['dropped'])} places dropped: {result['dropped'][0]['reason']}")
+
+
+def _place(record: dict[str, Any]) -> str:
+    return ", ".join(str(record[key]) for key in ("job", "batch", "vocab", "dtype", "logits", "cache"))
+
+
+def _print_tables(console: Console, goals: list[dict[str, Any]]) -> None:
+    for job in dict.fromkeys(goal["job"] for goal in goals):
         table = Table(box=SIMPLE_HEAD, title=job, title_justify="left")
         table.add_column("rows", no_wrap=True)
         table.add_column("against", min_width=16)
         for heading in ("ours us", "other us", "it is", "target", ""):
             table.add_column(heading, justify="right", no_wrap=True)
-        for goal in result["goals"]:
+        for goal in goals:
             if goal["job"] == job:
                 table.add_row(*_cells(goal))
         console.print(table)
-    sweep = [record for record in result["results"] if record["series"]]
-    for cache in dict.fromkeys(record["cache"] for record in sweep):
-        _print_sweep([record for record in sweep if record["cache"] == cache], f"{SWEEP}, {cache}, microseconds")
+
+
+def _print_end(console: Console, result: dict[str, Any]) -> None:
     counted = [goal["met"] for goal in result["goals"] if goal["met"] is not None]
     if counted:
         console.print(f"{sum(counted)} of {len(counted)} targets met")

@@ -70,12 +70,12 @@ def read_amax(logits: Tensor) -> Tensor:
 def eager_probs(logits: Tensor, job: Job) -> Tensor:
     """The weights of the best eager form over the whole vocabulary: f32 [B, V]."""
     weights, ids = eager_weights(logits, job)
-    return weights if ids is None else torch.zeros(logits.shape).scatter_(1, ids, weights)
+    return weights if ids is None else torch.zeros(logits.shape, device=logits.device).scatter_(1, ids, weights)
 
 
 def argmax_probs(logits: Tensor, job: Job) -> Tensor:
     """All weight on what argmax takes: f32 [B, V]."""
-    return torch.zeros(logits.shape).scatter_(1, logits.argmax(-1, keepdim=True), 1.0)
+    return torch.zeros(logits.shape, device=logits.device).scatter_(1, logits.argmax(-1, keepdim=True), 1.0)
 
 
 def argmax(logits: Tensor, job: Job) -> Tensor:

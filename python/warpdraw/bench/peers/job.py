@@ -27,10 +27,10 @@ class Peer:
     """Another way to draw a token from each row of logits.
 
     `draw` is what is timed: tokens i64 [B]. `probs` is what is verified before: the weights f32 [B, V] that it draws
-    by, zero for dropped tokens.
+    by, zero for dropped tokens; None where it computes none, so that only its draws can be verified.
     """
 
     counted: str  # what is inside one timed call
-    probs: Callable[[Tensor, Job], Tensor]
+    probs: Callable[[Tensor, Job], Tensor] | None
     draw: Callable[[Tensor, Job], Tensor]
     any_shape: bool = True  # False: another shape than the timed one costs too much to verify draws on

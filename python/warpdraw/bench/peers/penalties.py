@@ -29,7 +29,7 @@ def counts_over_vocabulary(logits: Tensor, history: Tensor, prompt: int, penalti
 
 
 def _counts(ids: Tensor, vocab: int) -> Tensor:
-    counts = torch.zeros(ids.shape[0], vocab, dtype=torch.int64)
+    counts = torch.zeros(ids.shape[0], vocab, dtype=torch.int64, device=ids.device)
     return counts.scatter_add_(1, ids, torch.ones_like(ids))
 
 

@@ -1,0 +1,168 @@
+"""Measures one place of the grid of a GPU: verifies its methods and times them in turn with a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from .. import ops
+from .goals import TIME, Goal
+from .gpu_clock import Clock, Run
+from .gpu_grid import COPY, FLOOR, PLAIN, Place, goals_of, methods_of
+from .gpu_jobs import COMBINED, EVERYTHING, SOFTMAX, Point, Pool, arguments, pool_of
+from .gpu_methods import OURS, READ, TORCH_SOFTMAX, Bound, forced_paths, of_peer, ours, read, torch_softmax
+from .harness import Timing
+from .peers import Peer
+from .verify import NotVerified
+
+HOST = "host time of an eager call"
+HOST_TARGET_US = 6.0
+
+
+class Bench:
+    """The measurements of a run, collected as plain data in `results`, `goals`, `failed` and `host`."""
+
+    def __init__(
+        self, clock: Clock, peers: dict[str, Peer], largest: int, copy_bytes: int, seconds: float, verdicts: bool
+    ) -> None:
+        self.clock, self._peers, self._largest, self._seconds = clock, peers, largest, seconds
+        self._verdicts = verdicts  # what small sizes and a few calls give is none
+        self._copied = [torch.empty(copy_bytes, dtype=torch.uint8, device=clock.device) for _ in range(2)]
+        self._copied[0].random_(255)
+        self.results: list[dict[str, Any]] = []
+        self.goals: list[dict[str, Any]] = []
+        self.failed: list[dict[str, Any]] = []
+        self.host: list[dict[str, Any]] = []
+        self.kernels: list[dict[str, Any]] = []
+        self.bandwidths: list[float] = []  # of the copy, bytes read and written a second, at each place
+
+    def measure(self, place: Place) -> None:
+        """Verify and time the methods of a place; what fails is recorded and not timed."""
+        point = place.point
+        pool, inputs = self._inputs(point)
+        bounds, runs, about = {}, {}, {}
+        for bound in self._bounds(place, pool, inputs):
+            try:
+                bound.check()
+                about[bound.name] = {"counted": bound.counted, "extra_bytes": self.clock.extra_bytes(bound.call)}
+                runs[bound.name] = self.clock.bind(bound.call, len(inputs))
+                bounds[bound.name] = bound
+                bound.poison()
+            except (NotVerified, RuntimeError, ValueError, TypeError, AttributeError) as error:
+                self._fail(point, bound.name, error)
+        timings = self.clock.time_in_turn({**runs, FLOOR: self._copy()}, self._seconds)
+        bandwidth = 2 * len(self._copied[0]) / timings.pop(FLOOR).median
+        self.bandwidths.append(bandwidth)
+        for name, bound in bounds.items():
+            try:
+                bound.compare()
+            except NotVerified as error:
+                self._fail(point, name, error)
+                del timings[name], runs[name]
+        self._record(place, timings, runs, about, bandwidth)
+
+    def lost(self) -> str:
+        """Why nothing more can be measured: an error that the device does not recover from; empty if it is well."""
+        try:
+            self.clock.synchronize()
+        except RuntimeError as error:
+            return f"the device failed: {str(error).splitlines()[0]}"
+        return ""
+
+    def measure_host(self, point: Point) -> None:
+        """How long the host is busy with an eager call that makes its outputs, and the goal of that."""
+        pool, inputs = self._inputs(point)
+        given = [arguments(point, pool, rows) for rows in inputs]
+        try:
+            timing = self.clock.host_seconds(
+                lambda number: ops.sample(pool.rows[inputs[number]], **given[number]), len(inputs)
+            )
+        except (RuntimeError, ValueError, TypeError) as error:
+            self._fail(point, HOST, error)
+            return
+        goal = Goal(TIME, HOST, (OURS,), target=HOST_TARGET_US).record({OURS: timing})
+        self.goals.append(asdict(point) | self._verdict(goal))
+        self.host.append(asdict(point) | timing.record())
+
+    def count_kernels(self, place: Place) -> None:
+        """How many kernels, copies and fills the device runs for one call of each method."""
+        pool, inputs = self._inputs(place.point)
+        for bound in self._bounds(place, pool, inputs[:1]):
+            try:
+                found = self.clock.kernels(bound.call)
+            except RuntimeError as error:
+                self._fail(place.point, f"{bound.name}, counting kernels", error)
+            else:
+                self.kernels.append(asdict(place.point) | {"method": bound.name, "kernels": found})
+
+    def _inputs(self, point: Point) -> tuple[Pool, list[slice]]:
+        cold = self.clock.cold_bytes
+        pool = pool_of(point.vocab, point.dtype, point.logits, self._largest, cold, self.clock.device)
+        return pool, pool.inputs(point.batch, 1 if point.cache == "warm" else max(2, -(-cold // point.bytes)))
+
+    def _bounds(self, place: Place, pool: Pool, inputs: list[slice]) -> Iterator[Bound]:
+        """The methods, ours first, made one after the other: what cannot be made is recorded."""
+        point = place.point
+        makers: dict[str, Callable[[], Bound]] = {OURS: partial(ours, point, pool, inputs)}
+        if place.forced:
+            for path in forced_paths(self.clock.device):
+                makers[f"{OURS}, {path}"] = partial(ours, point, pool, inputs, path)
+        if point.job == EVERYTHING:
+            makers[PLAIN] = lambda: ours(replace(point, job=COMBINED), pool, inputs).named(PLAIN)
+        known = {READ: partial(read, pool, inputs), TORCH_SOFTMAX: partial(torch_softmax, point, pool, inputs)}
+        for name in methods_of(place):
+            if name in known:
+                makers[name] = known[name]
+            elif name in self._peers:
+                makers[name] = partial(of_peer, name, self._peers[name], point, pool, inputs)
+        for name, make in makers.items():
+            try:
+                yield make()
+            except (RuntimeError, ValueError, TypeError) as error:
+                self._fail(point, name, error)
+
+    def _copy(self) -> Run:
+        source, target = self._copied
+        return Run(lambda: self.clock.once(lambda: target.copy_(source)), "events around one copy", 1)
+
+    def _fail(self, point: Point, name: str, error: Exception) -> None:
+        kind = "not verified" if isinstance(error, NotVerified) else type(error).__name__
+        reason = (str(error).strip() or kind).splitlines()[0][:300]
+        self.failed.append(asdict(point) | {"method": name, "kind": kind, "reason": reason})
+
+    def _record(
+        self,
+        place: Place,
+        timings: dict[str, Timing],
+        runs: dict[str, Run],
+        about: dict[str, dict[str, Any]],
+        bandwidth: float,
+    ) -> None:
+        point = place.point
+        for name, timing in timings.items():
+            self.results.append(
+                {
+                    **asdict(point),
+                    "method": name,
+                    **about[name],
+                    **timing.record(),
+                    "calls_in_a_sample": runs[name].calls,
+                    "way": runs[name].way,
+                    "reason": runs[name].reason,
+                    "bytes": point.bytes,
+                    "gigabytes_per_second": point.bytes / timing.median * 1e-9,
+                    "of_copy_bandwidth": point.bytes / timing.median / bandwidth,
+                }
+            )
+        least = point.bytes / bandwidth
+        floor = Timing(least, least, least, 1, least)
+        known = {**timings, (COPY if point.job == SOFTMAX else FLOOR): floor}
+        for goal in goals_of(place):
+            self.goals.append(asdict(point) | self._verdict(goal.record(known)))
+
+    def _verdict(self, record: dict[str, Any]) -> dict[str, Any]:
+        return record if self._verdicts else record | {"met": None}
