@@ -265,6 +265,11 @@ def inputs_of(
     return {name: _sliced(value) if isinstance(value, Tensor) else value for name, value in made.items()}
 
 
+def inputs_on(device: torch.device, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments on a device, slices of larger tensors there."""
+    return {name: _sliced(value.to(device)) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+
+
 def _sliced(values: Tensor) -> Tensor:
     """Among values that would change every result if they were read."""
     if values.dim() == 1:

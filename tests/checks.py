@@ -24,7 +24,7 @@ SENTINEL = 97
 
 
 def run(op: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
-    """All outputs of an op, written into slices of larger tensors that must stay as they were around them."""
+    """All outputs of an op on the CPU, written into slices of larger tensors that must stay as they were around them."""
     first = next(iter(inputs.values()))
     sizes = {"B": first.shape[0], "V": first.shape[-1]}
     sizes |= {s.letter: inputs.get(s.name, s.default) for s in op.contract.inputs if isinstance(s, SizeSpec)}
@@ -34,15 +34,15 @@ def run(op: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
             continue  # a list of no places
         dtype = inputs[spec.same_dtype_as].dtype if spec.same_dtype_as else spec.dtypes[0]
         shape = [sizes[letter] for letter in spec.sizes]
-        buffers[spec.name] = slice_like(torch.zeros(shape, dtype=dtype), SENTINEL)
+        buffers[spec.name] = slice_like(torch.zeros(shape, dtype=dtype, device=first.device), SENTINEL)
     op(**inputs, **buffers)
     for name, buffer in buffers.items():
-        whole = torch.empty(0, dtype=buffer.dtype).set_(buffer.untyped_storage())
+        whole = torch.empty(0, dtype=buffer.dtype, device=buffer.device).set_(buffer.untyped_storage())
         around = torch.ones_like(whole, dtype=torch.bool)
         around.as_strided(buffer.shape, buffer.stride(), buffer.storage_offset()).fill_(False)
         untouched = torch.full_like(whole, SENTINEL)
         assert torch.equal(whole[around], untouched[around]), f"{op.name} wrote outside of {name}"
-    return {name: buffer.clone() for name, buffer in buffers.items()}
+    return {name: buffer.clone().cpu() for name, buffer in buffers.items()}
 
 
 def assert_same(got: dict[str, Tensor], want: dict[str, Tensor], context: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .harness import Timing
+from .quietly import quietly
 
 # One sample is so many calls, or as many as take so long: what launching a graph costs is shared by all of them.
 USUAL_CALLS, LONG_SECONDS = 20, 1e-3
@@ -176,7 +177,8 @@ class CudaClock(Clock):
     def _waits(self, call: Callable[[int], Any]) -> str:
         """Why the call cannot be captured; empty if nothing in it waits for the device."""
         before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
+        with quietly():  # it warns that it does not find everything
+            torch.cuda.set_sync_debug_mode("error")
         try:
             call(0)
         except RuntimeError as error:

@@ -15,7 +15,6 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from ..backends import BackendError
 from ..bench import gpu as bench_gpu
 from ..bench.cpu import Options, run
 from ..bench.goals import FASTER
@@ -188,12 +187,8 @@ def gpu(
     _check_place("json", json_path)
     saver = _Saver(json_path)
     with progress(1.0, "measuring") as bar:
-        try:
-            options = bench_gpu.Options(device, quick, not no_compile, only, seconds)
-            result = bench_gpu.run(options, partial(_show, bar), saver)
-        except BackendError as error:
-            error_line(str(error))
-            return 1
+        options = bench_gpu.Options(device, quick, not no_compile, only, seconds)
+        result = bench_gpu.run(options, partial(_show, bar), saver)
     if not _write_json(json_path, result):
         _print_gpu(result)
     ours = [failed for failed in result["failed"] if failed["method"].startswith(OURS_ON_GPU)]
