@@ -1,5 +1,4 @@
-// The primitives of cuda/simt.h on the host, by fibers. Where threads wait for each other, the place of the call is an
-// argument.
+// The primitives of cuda/simt.h on fibers. Where threads wait for each other, the place of the call is an argument.
 #pragma once
 #include <bit>
 #include <cstring>
