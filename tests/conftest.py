@@ -8,6 +8,7 @@ import warpdraw
 
 VECTOR = ("portable", "avx2", "avx512")  # one source, compiled once for each
 NATIVE = ("scalar", *VECTOR)
+SIMULATED = ("cuda_host_cluster", "cuda_host_split")  # the CUDA kernels on the host, in test builds
 BACKENDS = {backend.name: backend for backend in warpdraw.backends()}
 
 # Small tensors on two threads of a busy machine wait for each other longer than they compute; a test that is about
@@ -43,6 +44,13 @@ def native(request):
 def vector(request):
     """The name of every instruction set in turn."""
     return runnable(request.param)
+
+
+@pytest.fixture(params=SIMULATED)
+def simulated(request):
+    """Both paths of the CUDA kernels in turn, on a simulated GPU, forced for the test."""
+    with warpdraw.use(runnable(request.param)):
+        yield request.param
 
 
 @pytest.fixture

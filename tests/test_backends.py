@@ -6,11 +6,14 @@ import sys
 
 import pytest
 import torch
-from conftest import BACKENDS, NATIVE, VECTOR, runnable
+from conftest import BACKENDS, NATIVE, SIMULATED, VECTOR, runnable
 
 import warpdraw
+from warpdraw import _C
+from warpdraw.backends import DEFAULTS
 from warpdraw.op import OPS
 
+GPU = ("cuda", "cuda_cluster", "cuda_split")
 LOGITS = torch.randn(2, 100, generator=torch.Generator().manual_seed(1))
 
 
@@ -24,7 +27,7 @@ def python(code, **environment):
 def test_every_backend_is_listed_with_a_reason():
     names = [backend.name for backend in warpdraw.backends()]
     assert names[0] == "cpu"
-    assert {"cpu", "scalar", *VECTOR, "cuda", "triton", "reference"} <= set(names)
+    assert {"cpu", "scalar", *VECTOR, *SIMULATED, *GPU, "triton", "reference"} <= set(names)
     assert len(names) == len(set(names))
     for backend in warpdraw.backends():
         assert backend.reason
@@ -43,7 +46,7 @@ def test_the_default_is_the_best_that_runs():
     assert {name: n - before[name] for name, n in after.items() if n != before[name]} == {f"{best}.softmax": 1}
 
 
-@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("name", [*NATIVE, *SIMULATED])
 def test_a_forced_backend_runs_and_no_other(name):
     with warpdraw.use(runnable(name)):
         for op in OPS.values():
@@ -73,6 +76,69 @@ def test_unavailable_and_unknown_backends_are_refused():
         warpdraw.use("gpu"),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", GPU)
+def test_a_gpu_backend_that_cannot_run_says_what_is_missing(name):
+    backend = BACKENDS[name]
+    if not hasattr(_C, name):
+        assert backend.reason == "not built: install with WARPDRAW_CUDA=on and nvcc"
+    elif torch.version.cuda is None:
+        assert backend.reason == "this torch was built without CUDA"
+    elif not torch.cuda.is_available():
+        assert backend.reason == "no CUDA device was found"
+    else:
+        major, minor = torch.cuda.get_device_capability()
+        assert backend.available == (major >= (9 if name == "cuda_cluster" else 8))
+        assert f"sm_{major}{minor}" in backend.reason
+    assert backend.device == "cuda"
+
+
+def test_a_simulated_gpu_is_there_in_test_builds_only_and_never_by_itself():
+    for name in SIMULATED:
+        built = hasattr(_C, name)
+        assert BACKENDS[name].available == built
+        assert BACKENDS[name].reason == ("a simulated GPU, for tests" if built else "not built: a test build has it")
+        assert BACKENDS[name].device == "cpu"
+        assert all(name not in names for names in DEFAULTS.values())
+
+
+@pytest.mark.parametrize("name", GPU)
+def test_a_kernel_of_a_gpu_refuses_tensors_of_the_cpu(name):
+    module = getattr(_C, name, None)
+    if module is None:
+        pytest.skip(f"{name}: {BACKENDS[name].reason}")
+    for op in OPS.values():
+        with pytest.raises(ValueError, match=f"{op.name}: was given a tensor on another device than its own"):
+            getattr(module, op.name)(*op._bind((LOGITS,), {}))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", GPU)
+def test_a_call_on_a_gpu_counts_for_the_path_that_it_took(name):
+    runnable(name)
+    logits = LOGITS.cuda()
+    paths = {name} if name != "cuda" else {"cuda_cluster", "cuda_split"}
+    with warpdraw.use(name):
+        for call in (lambda: warpdraw.sample(logits), OPS["sample"].prepare(logits)):
+            before = warpdraw.launches()
+            call()
+            after = warpdraw.launches()
+            changed = {key: n - before[key] for key, n in after.items() if n != before[key]}
+            assert changed in [{f"{path}.sample": 1} for path in paths]
+
+
+def test_importing_and_calling_does_not_initialise_cuda():
+    """Else no process that forks afterwards could use the GPU."""
+    code = (
+        "import torch\n"
+        "def asked(*_): raise AssertionError('asked for GPUs')\n"
+        "for name in ('is_available', 'device_count', 'init', '_lazy_init'): setattr(torch.cuda, name, asked)\n"
+        "import warpdraw; warpdraw.sample(torch.zeros(1, 9))\n"
+        "with warpdraw.use('scalar'): warpdraw.sample(torch.zeros(1, 9))"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_blocks_nest_and_end_even_after_an_error():

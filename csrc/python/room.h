@@ -9,14 +9,14 @@
 
 namespace warpdraw {
 
-// Every call takes blocks of its own and gives them back once its kernels are launched, because torch's allocator already is
-// what a workspace has to be: a cache for each device and stream, whose blocks return to later work of the same stream only. So
-// - threads that share a stream cannot put one call's kernels between another's and overwrite what lies here, and streams
-// cannot meet;
-// - a captured call takes from its graph's own pool. A block that eager calls share would be overwritten under a graph that
-// replays
-//   beside them on another stream, and torch.compile's graph trees refuse a live block in their pool that they do not know.
-// Neither making nor giving back needs Python: the kernel's thread does it without the interpreter lock.
+// Every call takes blocks of its own and gives them back when its kernels are launched, because torch's allocator already is
+// what a workspace has to be: a cache for each device and stream, whose blocks go to later work of the same stream only.
+//
+// A block that calls share would need a lock as long as the call, or threads on one stream could put one call's kernels between
+// another's. It would be overwritten under a CUDA graph that replays on another stream; a captured call takes from its graph's
+// own pool instead. And torch.compile's graph trees refuse a live block in their pool that they do not know.
+//
+// Making a block needs no Python, so it is done without the interpreter lock.
 class Room {
  public:
   Room(const dlpack::Exchange* api, dlpack::Device device) : api_(api), device_(device) {}

@@ -89,7 +89,7 @@ def _simulated() -> list[Backend]:
 
 @functools.cache
 def _gpu() -> dict[str, Backend]:
-    """The backends of a GPU. Only once somebody asks: after the driver is initialised, forked processes cannot use it."""
+    """The backends of a GPU, once somebody asks: what a process forks after it initialised the driver cannot use it."""
     best = (0, 0)
     if not hasattr(_C, "cuda"):
         problem = "not built: install with WARPDRAW_CUDA=on and nvcc"
