@@ -288,6 +288,17 @@ def test_rows_without_a_candidate_are_reported(path):
     assert torch.equal(drawn.tokens.cpu() == -1, ~valid)
 
 
+@pytest.mark.parametrize("name", OPS)
+def test_for_a_sanitizer(path, name):
+    """A few small calls with everything on: what compute-sanitizer is run over, which slows kernels down a lot."""
+    for V, dtype in ((65, torch.float16), (1000, torch.bfloat16), (5003, torch.float32)):
+        for case in (0, 2):
+            inputs, want = cpu_of(name, V, dtype, case, 1)
+            with warpdraw.use(path):
+                found = checks.run(OPS[name], inputs_on(DEVICE, inputs))
+            checks.assert_same(found, want, f"V = {V}, case {case}")
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Streams, graphs and devices.
 

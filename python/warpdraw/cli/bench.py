@@ -24,6 +24,7 @@ from ..bench.peers import Job
 from ..bench.picture import picture
 from ..bench.sample import DTYPES, OURS, SHAPES, Case, NotVerified, measure, report
 from ..generation.params import SamplingParams
+from .device import device as device_of
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
 from .values import count, integer, number
 
@@ -176,13 +177,7 @@ def gpu(
     """
     if not seconds >= 0:
         raise ValueError(f"seconds: expected at least 0, got {seconds}")
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = ""
-    if kind not in ("cuda", "cpu"):
-        raise ValueError(f"device: expected cuda, cuda:N or cpu, got {device!r}")
-    if kind == "cpu" and not quick:
+    if device_of(device).type == "cpu" and not quick:
         raise ValueError("device: expected a GPU, or cpu with --quick; warpdraw bench cpu measures a CPU")
     _check_place("json", json_path)
     saver = _Saver(json_path)

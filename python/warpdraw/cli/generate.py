@@ -16,6 +16,7 @@ from ..generation.params import SamplingParams, fresh_seed
 from ..generation.results import Completion, Event, Throughput
 from ..model import weights
 from . import options
+from .device import device as device_of
 from .explain import step_lines
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
 
@@ -77,6 +78,7 @@ def generate(
     logprobs: options.Logprobs = _DEFAULT.logprobs,
     logprobs_of: options.LogprobsOf = _DEFAULT.logprobs_of,
     kept: options.Kept = _DEFAULT.kept,
+    device: options.Device = "cpu",
     threads: options.Threads = None,
     max_rows: options.MaxRows = 64,
 ) -> int:
@@ -97,10 +99,11 @@ def generate(
         "stop_ids": tuple(stop_id or ()),
     }
     params = SamplingParams(**chosen)
+    place = device_of(device)
     texts = _read_prompts(prompts)
     if threads is not None:
         torch.set_num_threads(threads)
-    checkpoint = weights.load(model)
+    checkpoint = weights.load(model, device=place)
     events = stream_events(checkpoint, texts, params, max_rows=max_rows, explain=candidates if explain else 0)
     if seed is None:
         print(f"seed {params.seed} (repeat with --seed {params.seed})", file=sys.stderr)

@@ -35,6 +35,7 @@ Prompts = Annotated[
     typer.Argument(metavar="PROMPT", help="Text to continue; - reads prompts from standard input, one a line."),
 ]
 Model = Annotated[str, typer.Option("--model", "-m", help="Shipped model, checkpoint folder or Hugging Face hub name.")]
+Device = Annotated[str, typer.Option(help="Where the model and the draw run: cpu, cuda or cuda:N.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: as torch decides.", parser=count)]
 MaxRows = Annotated[int, typer.Option(help="The most samples in the batch at once.", parser=count)]
 
