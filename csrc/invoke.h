@@ -28,6 +28,7 @@ struct Reader {
   operator Order() const { return Order(argument->integer); }
   operator TopOf() const { return TopOf(argument->integer); }
   operator std::int64_t() const { return argument->integer; }
+  template <typename T, int N> operator View<T, N>() const { return View<T, N>(argument->tensor); }
   template <typename T> operator PerRow<T>() const {
     PerRow<T> value;
     if (argument->tensor.present)

@@ -19,14 +19,16 @@ struct Inputs {
   PerRow<std::int64_t> seed, position;
   PerRow<float> dynatemp_range, dynatemp_exponent, top_n_sigma, typical_p, epsilon, eta, xtc_probability, xtc_threshold;
   PerRow<std::int32_t> vocab_size;
-  Tensor bitmask, allowed_ids, banned_ids, stop_ids;
+  View<const std::int32_t, 2> bitmask, allowed_ids, banned_ids, stop_ids;
   PerRow<std::int32_t> min_tokens;
-  Tensor bias_ids, bias;
-  Tensor history, history_length;
+  View<const std::int32_t, 2> bias_ids;
+  View<const float, 2> bias;
+  View<const std::int32_t, 2> history;
+  View<const std::int32_t, 1> history_length;
   PerRow<std::int32_t> prompt_length;
   PerRow<float> repetition_penalty, frequency_penalty, presence_penalty, dry_multiplier, dry_base;
   PerRow<std::int32_t> dry_allowed_length;
-  Tensor dry_breakers;
+  View<const std::int32_t, 2> dry_breakers;
   PerRow<std::int32_t> no_repeat_ngram;
 };
 
@@ -59,7 +61,8 @@ using Floor = void(Queue, const Tensor& logits, const Tensor& out);
   Floor read_floor;     \
   Floor exp_floor;
 
-// scalar is the oracle; the others are one source, compiled once per instruction set.
+// scalar is the oracle; portable, avx2 and avx512 are one source, compiled once per instruction set; so are cuda, and cuda_host
+// which simulates a GPU on the host.
 namespace scalar {
 WARPDRAW_OPS
 }
@@ -71,6 +74,13 @@ WARPDRAW_OPS WARPDRAW_FLOORS
 }
 namespace avx512 {
 WARPDRAW_OPS WARPDRAW_FLOORS
+}
+
+namespace cuda {
+WARPDRAW_OPS
+}
+namespace cuda_host {
+WARPDRAW_OPS
 }
 
 }  // namespace warpdraw

@@ -1,10 +1,13 @@
 // What a kernel sees of a torch.Tensor: a pointer, a shape and strides; and of a per-row parameter: a value for each row.
 // Neither torch nor Python is included here, so every kernel file compiles alone.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+
+#include "core/host_device.h"
 
 namespace warpdraw {
 
@@ -16,7 +19,19 @@ struct bf16 {
 };
 enum class DType { f32, f16, bf16, i32, i64, boolean };
 enum class Device { cpu, cuda };
-using Queue = void*;  // a cudaStream_t, or null on the CPU
+
+// Which of a GPU's kernels: a cluster per row that keeps the row on chip, or the row split over blocks.
+enum class Path { automatic, cluster, split };
+
+// Where a kernel runs. The CPU needs nothing of it.
+struct Queue {
+  void* stream = nullptr;                               // a cudaStream_t
+  int device = 0;                                       // its ordinal
+  Path path = Path::automatic;                          // the one that is wanted
+  Path* ran = nullptr;                                  // where the one that ran is noted
+  void* (*room)(void* context, std::size_t) = nullptr;  // bytes of device memory until the stream has passed this call
+  void* context = nullptr;                              // of room
+};
 
 template <typename T> inline constexpr DType dtype_of = [] {
   static_assert(sizeof(T) == 0, "not an element type");
@@ -55,14 +70,14 @@ template <typename T, int N> struct View {
     if (t.ndim != N) throw std::invalid_argument("expected rank " + std::to_string(N));
     for (int i = 0; i < N; ++i) shape[i] = t.shape[i], stride[i] = t.stride[i];
   }
-  explicit operator bool() const { return data != nullptr; }
-  template <typename... I> T* row(I... index) const {
+  WD_HD explicit operator bool() const { return data != nullptr; }
+  template <typename... I> WD_HD T* row(I... index) const {
     std::int64_t offset = 0;
     int axis = 0;
     ((offset += index * stride[axis++]), ...);
     return data + offset;
   }
-  T& operator()(std::int64_t i) const { return data[i * stride[0]]; }
+  WD_HD T& operator()(std::int64_t i) const { return data[i * stride[0]]; }
 };
 
 // A parameter with one value for every row, or a tensor [B] of them.
@@ -70,7 +85,7 @@ template <typename T> struct PerRow {
   View<const T, 1> tensor;
   T value{};
 
-  T operator[](std::int64_t row) const { return tensor ? tensor(row) : value; }
+  WD_HD T operator[](std::int64_t row) const { return tensor ? tensor(row) : value; }
 };
 
 // Calls f.operator()<T>() with the floating type named by dtype.

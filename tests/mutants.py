@@ -66,7 +66,7 @@ MUTANTS = [
         "subnormal halves are zero", "core/element.h", "(magnitude << 13)", "(magnitude < 0x400 ? 0 : magnitude << 13)"
     ),
     Mutant("row stride is taken for V", "tensor.h", "index * stride[axis++]", "index * (axis++ ? 1 : shape[N - 1])"),
-    Mutant("row stride of a list is its size", "core/edits.h", "row * tensor.stride[0]", "row * tensor.shape[1]"),
+    Mutant("row stride of a list is its size", "core/edits.h", "list.row(row), list", "list.data + row * list.shape[1], list"),
     # Restrictions.
     Mutant("vocab_size includes one id more", "scalar/edits.h", "id >= edits.vocab", "id > edits.vocab"),
     Mutant("bitmask from the most significant bit", "scalar/edits.h", ">> id % 32 & 1", ">> (31 - id % 32) & 1"),

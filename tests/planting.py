@@ -58,7 +58,7 @@ INTERFACE = """
 #define OP(name) \\
   extern "C" __attribute__((visibility("default"))) void run_##name(const warpdraw::Argument* arguments) { \\
     const warpdraw::FloatEnvironment environment; \\
-    warpdraw::invoke(&warpdraw::WARPDRAW_ISA::name, nullptr, arguments); \\
+    warpdraw::invoke(&warpdraw::WARPDRAW_ISA::name, {}, arguments); \\
   }
 """
 

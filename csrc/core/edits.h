@@ -15,9 +15,9 @@ template <typename T> struct Span {
   WD_HD const T* end() const { return data + size; }
 };
 
-template <typename T> static inline Span<T> row_of(const Tensor& tensor, std::int64_t row) {
-  if (!tensor.present) return {};
-  return {static_cast<const T*>(tensor.data) + row * tensor.stride[0], tensor.shape[1]};
+template <typename T> WD_HD inline Span<T> row_of(const View<const T, 2>& list, std::int64_t row) {
+  if (!list) return {};
+  return {list.row(row), list.shape[1]};
 }
 
 struct Edits {
@@ -40,30 +40,20 @@ struct Edits {
   WD_HD bool reads_history() const { return history.size && (counts_tokens() || dry_multiplier > 0.0f || ngram > 0); }
 };
 
-// Whether all ids lie in [lowest, vocab).
-static inline bool all_ids(Span<std::int32_t> ids, std::int64_t vocab, std::int32_t lowest = -1) {
-  std::uint32_t outside = 0;
-  for (const std::int32_t id : ids) outside |= std::uint32_t(id) - std::uint32_t(lowest) >= std::uint32_t(vocab - lowest);
-  return !outside;
-}
-
-static inline Edits make_edits(const Inputs& in, std::int64_t row) {
-  const std::int64_t all = in.logits.shape[1];
+// What can be said of a row without looking through its lists.
+WD_HD inline Edits edits_of(const Inputs& in, std::int64_t row, std::int64_t vocab) {
   Edits e{};
   e.vocab = in.vocab_size[row];
-  e.valid = e.vocab >= 0 && e.vocab <= all;
-  if (e.vocab == 0) e.vocab = all;
-  e.bitmask = row_of<std::int32_t>(in.bitmask, row);
-  e.valid = e.valid && (!in.bitmask.present || e.vocab <= 32 * e.bitmask.size);
-  e.allowed = row_of<std::int32_t>(in.allowed_ids, row), e.banned = row_of<std::int32_t>(in.banned_ids, row);
-  e.stop = row_of<std::int32_t>(in.stop_ids, row);
-  e.bias_ids = row_of<std::int32_t>(in.bias_ids, row), e.bias = row_of<float>(in.bias, row);
-  e.valid = e.valid && all_ids(e.allowed, all) && all_ids(e.banned, all) && all_ids(e.stop, all) && all_ids(e.bias_ids, all);
-  for (std::int64_t i = 0; i < e.bias.size; ++i) e.valid = e.valid && (e.bias_ids[i] < 0 || e.bias[i] == e.bias[i]);
+  e.valid = e.vocab >= 0 && e.vocab <= vocab;
+  if (e.vocab == 0) e.vocab = vocab;
+  e.bitmask = row_of(in.bitmask, row);
+  e.valid = e.valid && (!in.bitmask || e.vocab <= 32 * e.bitmask.size);
+  e.allowed = row_of(in.allowed_ids, row), e.banned = row_of(in.banned_ids, row), e.stop = row_of(in.stop_ids, row);
+  e.bias_ids = row_of(in.bias_ids, row), e.bias = row_of(in.bias, row);
 
-  e.history = row_of<std::int32_t>(in.history, row);
-  if (in.history_length.present) {
-    const std::int64_t length = View<const std::int32_t, 1>(in.history_length)(row);
+  e.history = row_of(in.history, row);
+  if (in.history_length) {
+    const std::int64_t length = in.history_length(row);
     e.valid = e.valid && length >= 0 && length <= e.history.size;
     e.history.size = length;
   }
@@ -74,13 +64,35 @@ static inline Edits make_edits(const Inputs& in, std::int64_t row) {
   e.repetition = in.repetition_penalty[row], e.frequency = in.frequency_penalty[row], e.presence = in.presence_penalty[row];
   e.dry_multiplier = in.dry_multiplier[row], e.dry_base = in.dry_base[row], e.dry_allowed = in.dry_allowed_length[row];
   e.ngram = in.no_repeat_ngram[row];
-  e.breakers = row_of<std::int32_t>(in.dry_breakers, row);
+  e.breakers = row_of(in.dry_breakers, row);
   e.valid = e.valid && least >= 0 && e.repetition > 0.0f && e.repetition <= kLargest && fabsf(e.frequency) <= kLargest &&
             fabsf(e.presence) <= kLargest && e.dry_multiplier >= 0.0f && e.dry_multiplier <= kLargest && e.dry_base >= 1.0f &&
             e.dry_base <= kLargest && e.dry_allowed >= 1 && e.ngram >= 0;
-  if (e.valid && e.dry_multiplier > 0.0f) e.valid = all_ids(e.breakers, all);
-  if (e.valid && e.reads_history()) e.valid = all_ids(e.history, all, 0);
   return e;
+}
+
+// Whether the lists of a row that is valid so far hold what they may: all(count, test) says whether test(i) holds of every i.
+template <typename All> WD_HD inline bool lists_are_valid(const Edits& e, std::int64_t vocab, All all) {
+  const auto ids = [&](Span<std::int32_t> list, std::int32_t lowest = -1) {
+    return all(list.size,
+               [=](std::int64_t i) { return std::uint32_t(list[i]) - std::uint32_t(lowest) < std::uint32_t(vocab - lowest); });
+  };
+  bool valid = ids(e.allowed) && ids(e.banned) && ids(e.stop) && ids(e.bias_ids);
+  valid = valid && all(e.bias.size, [&](std::int64_t i) { return e.bias_ids[i] < 0 || e.bias[i] == e.bias[i]; });
+  if (valid && e.dry_multiplier > 0.0f) valid = ids(e.breakers);
+  if (valid && e.reads_history()) valid = ids(e.history, 0);
+  return valid;
+}
+
+static inline Edits make_edits(const Inputs& in, std::int64_t row) {
+  const std::int64_t vocab = in.logits.shape[1];
+  Edits edits = edits_of(in, row, vocab);
+  edits.valid = edits.valid && lists_are_valid(edits, vocab, [](std::int64_t count, auto test) {
+                  bool every = true;
+                  for (std::int64_t i = 0; i < count; ++i) every &= test(i);
+                  return every;
+                });
+  return edits;
 }
 
 // Keskar et al. 2019: the sign decides, so that r > 1 always makes a token less likely.

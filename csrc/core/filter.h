@@ -22,6 +22,22 @@ struct Filter {
   WD_HD float filter_scale() const { return draws_last() ? kLog2E : scale; }
 };
 
+// The filters in the middle of the chain, in the order of each preset. flashinfer_joint lets top_p see what top_k saw.
+enum class Step { min_p, top_k, top_p, typical_p };
+inline constexpr int kSteps = 4;
+WD_HD inline Step step_of(Order order, int i) {
+  switch (order) {
+    case Order::vllm:
+      return i == 0 ? Step::min_p : i == 1 ? Step::top_k : i == 2 ? Step::top_p : Step::typical_p;
+    case Order::llama_cpp:
+      return i == 0 ? Step::top_k : i == 1 ? Step::typical_p : i == 2 ? Step::top_p : Step::min_p;
+    case Order::hf:
+    case Order::flashinfer_joint:
+      break;
+  }
+  return i == 0 ? Step::top_k : i == 1 ? Step::top_p : i == 2 ? Step::min_p : Step::typical_p;
+}
+
 WD_HD inline bool in_range(float x, float low, float high) { return x >= low && x <= high; }
 
 // Temperature 0 is the first token of the total order, like k = 1. A parameter outside its domain makes the row invalid.

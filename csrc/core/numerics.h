@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "core/host_device.h"
 
@@ -22,6 +23,18 @@ inline constexpr float kExp2[] = {1.0f, 0x1.62e4c8p-1f, 0x1.ebd8ap-3f, 0x1.c9444
 inline constexpr float kLog1p[] = {1.0f,           -0.50000060649f, 0.33333548556f, -0.24993442251f,
                                    0.19977077119f, -0.16822811584f, 0.14983918178f, -0.12067372339f,
                                    0.05413250246f};
+
+// c[0] + c[1] x + ..., by Horner's rule in fused multiply-adds. A template, so that a GPU needs no table in memory.
+template <const auto& c, std::size_t i> inline constexpr float kCoefficient = c[i];
+template <const auto& c, std::size_t... I> WD_HD inline float horner(float x, std::index_sequence<I...>) {
+  constexpr std::size_t kLast = sizeof...(I);
+  float y = kCoefficient<c, kLast>;
+  ((y = fmaf(y, x, kCoefficient<c, kLast - 1 - I>)), ...);
+  return y;
+}
+template <const auto& c> WD_HD inline float polynomial(float x) {
+  return horner<c>(x, std::make_index_sequence<sizeof c / sizeof c[0] - 1>{});
+}
 
 WD_HD inline std::uint32_t bits_of(float x) {
   std::uint32_t u;
@@ -47,9 +60,7 @@ WD_HD inline float exponent(float x, float x_max, float scale) { return (x - x_m
 WD_HD inline float weight(float t) {
   if (!(t >= -126.0f)) return 0.0f;
   const float floor = floorf(t), f = t - floor;
-  float p = kExp2[5];
-  for (int i = 4; i >= 0; --i) p = fmaf(p, f, kExp2[i]);
-  return p * float_of(std::uint32_t(int(floor) + 127) << 23);
+  return polynomial<kExp2>(f) * float_of(std::uint32_t(int(floor) + 127) << 23);
 }
 
 // m = floor(w * 2^40). Sums of masses are exact, so their order does not matter.
@@ -71,9 +82,7 @@ WD_HD inline float exponential(std::uint32_t r) {
     f = float_of(v - (std::uint32_t(n) << 23)) - 1.0f;
     e = float(n - 32);
   }
-  float q = kLog1p[8];
-  for (int i = 7; i >= 0; --i) q = fmaf(q, f, kLog1p[i]);
-  return -fmaf(e, kLn2, f * q);
+  return -fmaf(e, kLn2, f * polynomial<kLog1p>(f));
 }
 
 // The race: the largest mass / E wins. Both conversions round to nearest.

@@ -32,14 +32,14 @@ struct SampleOutputs {
       tokens = View<std::int64_t, 1>(reports.tokens);
   }
 
-  std::int64_t top_count() const { return top_ids ? top_ids.shape[1] : top_logprobs ? top_logprobs.shape[1] : 0; }
-  bool needs_raw_mass() const { return raw_logprob || (top_of == TopOf::raw && top_logprobs); }
-  bool needs_raw() const { return needs_raw_mass() || rank || (top_of == TopOf::raw && top_ids); }
+  WD_HD std::int64_t top_count() const { return top_ids ? top_ids.shape[1] : top_logprobs ? top_logprobs.shape[1] : 0; }
+  WD_HD bool needs_raw_mass() const { return raw_logprob || (top_of == TopOf::raw && top_logprobs); }
+  WD_HD bool needs_raw() const { return needs_raw_mass() || rank || (top_of == TopOf::raw && top_ids); }
 
-  void accept(std::int64_t row, std::uint32_t token) const { write(row, token, true); }
+  WD_HD void accept(std::int64_t row, std::uint32_t token) const { write(row, token, true); }
 
   // A row with nothing to draw from: token -1, no probability.
-  void reject(std::int64_t row) const {
+  WD_HD void reject(std::int64_t row) const {
     write(row, -1, false);
     if (logprob) logprob(row) = kNotANumber;
     if (raw_logprob) raw_logprob(row) = kNotANumber;
@@ -49,22 +49,22 @@ struct SampleOutputs {
     fill_top(row, 0);
   }
 
-  void set_top(std::int64_t row, std::int64_t place, std::uint32_t token, float value) const {
+  WD_HD void set_top(std::int64_t row, std::int64_t place, std::uint32_t token, float value) const {
     if (top_ids) top_ids.row(row)[place] = std::int32_t(token);
     if (top_logprobs) top_logprobs.row(row)[place] = value;
   }
   // The places from `begin` on, which nothing fills.
-  void fill_top(std::int64_t row, std::int64_t begin) const {
+  WD_HD void fill_top(std::int64_t row, std::int64_t begin) const {
     for (std::int64_t i = begin; i < top_count(); ++i) set_top(row, i, std::uint32_t(-1), -HUGE_VALF);
   }
-  void fill_kept(std::int64_t row, std::int64_t begin) const {
+  WD_HD void fill_kept(std::int64_t row, std::int64_t begin) const {
     for (std::int64_t i = begin; kept_ids && i < kept_ids.shape[1]; ++i) kept_ids.row(row)[i] = -1;
   }
 
  private:
   static constexpr float kNotANumber = __builtin_nanf("");
 
-  void write(std::int64_t row, std::int64_t token, bool is_valid) const {
+  WD_HD void write(std::int64_t row, std::int64_t token, bool is_valid) const {
     if (tokens_int32)
       tokens_int32(row) = std::int32_t(token);
     else

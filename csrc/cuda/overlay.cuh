@@ -1,5 +1,5 @@
-// What restrictions, bias and penalties change of a row, kept beside it in a bitmap of the tokens concerned and an entry for each.
-// A block builds the part that belongs to its tiles; the cost follows the lists and the history.
+// What restrictions, bias and penalties change of a row, kept beside it in a bitmap of the tokens concerned and an entry for
+// each. A block builds the part that belongs to its tiles; the cost follows the lists and the history.
 #pragma once
 #include "core/edits.h"
 #include "core/element.h"
@@ -55,7 +55,7 @@ template <typename Visit> WD_DEVICE void over_list(std::int64_t count, Visit vis
 }
 
 // lists_are_valid() by a whole block.
-WD_DEVICE inline bool block_finds_valid(const Edits& edits, std::int64_t vocab) {
+WD_DEVICE bool block_finds_valid(const Edits& edits, std::int64_t vocab) {
   return lists_are_valid(edits, vocab, [](std::int64_t count, auto test) {
     bool every = true;
     over_list(count, [&](std::int64_t i) { every &= test(i); });
@@ -64,7 +64,7 @@ WD_DEVICE inline bool block_finds_valid(const Edits& edits, std::int64_t vocab) 
 }
 
 // Where the overlay of a row is.
-WD_DEVICE inline Overlay overlay_of(const Edits& edits, const RowRoom& plan, char* room) {
+WD_DEVICE Overlay overlay_of(const Edits& edits, const RowRoom& plan, char* room) {
   Overlay overlay;
   bool restricted = false;
   over_list(edits.allowed.size, [&](std::int64_t i) { restricted |= edits.allowed[i] >= 0; });

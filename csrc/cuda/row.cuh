@@ -1,11 +1,12 @@
 // A row as a team of threads sees it: tiles of 64 tokens, shared out over the blocks, and the maximum of every tile. The row
 // itself is never written; what changes it lies beside it.
 #pragma once
+#include "core/order.h"
 #include "cuda/overlay.cuh"
 
 namespace warpdraw::WARPDRAW_SIMT {
 
-inline constexpr int kList = 512;      // tokens or bins that a team ranks or sums at a time
+inline constexpr int kList = 512;              // tokens or bins that a team ranks or sums at a time
 inline constexpr int kHalves = kTile / kWarp;  // tokens of a tile that a lane reads
 
 // Shared memory that every kernel over rows has; what follows it are maxima and perhaps a part of the row.
@@ -17,19 +18,21 @@ struct Scratch {
 };
 
 // How many tiles each block of a cluster has: whole groups of four, which share noise.
-WD_HD inline std::int64_t tiles_for_each(std::int64_t tiles, std::int64_t blocks) { return (tiles + 4 * blocks - 1) / (4 * blocks) * 4; }
+WD_HD inline std::int64_t tiles_for_each(std::int64_t tiles, std::int64_t blocks) {
+  return (tiles + 4 * blocks - 1) / (4 * blocks) * 4;
+}
 
 template <typename T> struct Row {
   Team& team;
   Scratch& scratch;
-  const T* logits;      // of token `origin` and the ones after it
+  const T* logits;  // of token `origin` and the ones after it
   std::int64_t origin;
-  std::int64_t size;   // of the row in memory
-  std::int64_t vocab;  // ids from here on are no candidates
+  std::int64_t size;       // of the row in memory
+  std::int64_t vocab;      // ids from here on are no candidates
   int tiles, first, last;  // of the row; this block's
   float* maxima;           // of all tiles; NaN counts as -inf
   Overlay overlay;
-  float x_max = -HUGE_VALF;      // of the candidates
+  float x_max = -HUGE_VALF;     // of the candidates
   bool marks_infinity = false;  // the tokens of +inf are the only ones, equally likely
 
   // A token of this block's tiles.
@@ -46,23 +49,37 @@ template <typename T> struct Row {
   template <typename Visit> WD_DEVICE void over_tiles(float x, Visit visit) const {
     for (int group = first + warp() * kWarp; group < last; group += kThreads) {
       const int mine = group + lane();
-      for (std::uint32_t left = ballot(mine < last && maxima[mine] >= x); left; left &= left - 1) visit(group + lowest_bit(left));
+      for (std::uint32_t left = ballot(mine < last && maxima[mine] >= x); left; left &= left - 1)
+        visit(group + lowest_bit(left));
     }
   }
   // Calls visit(logit, id) for the tokens of these tiles, other than candidates too; all lanes of a warp at once.
   template <typename Visit> WD_DEVICE void over_tokens(float x, Visit visit) const {
     over_tiles(x, [&](int tile) {
-#pragma unroll
+      WD_UNROLL
       for (int h = 0; h < kHalves; ++h) {
         const std::int64_t id = std::int64_t(tile) * kTile + h * kWarp + lane();
         visit(at(id), std::uint32_t(id));
       }
     });
   }
+  // Writes value(logit, id) for the tokens of this block's tiles, those beyond the vocabulary too.
+  template <typename Out, typename Value> WD_DEVICE void write(Out* out, Value value) const {
+    const std::int64_t end = std::int64_t(last) * kTile < size ? std::int64_t(last) * kTile : size;
+    for (std::int64_t id = std::int64_t(first) * kTile + thread(); id < end; id += kThreads) out[id] = value(at(id), id);
+  }
 };
 
+inline constexpr std::uint32_t kNaN = 0x7fc00000;
+
+// The same value everywhere in a row of an output.
+template <typename T> WD_DEVICE void fill_row(const Team& team, T* out, std::int64_t size, T value) {
+  for (std::int64_t id = std::int64_t(team.rank) * kThreads + thread(); id < size; id += std::int64_t(team.size) * kThreads)
+    out[id] = value;
+}
+
 // A maximum over lanes that are neighbours, a power of two of them.
-WD_DEVICE inline float largest_of_lanes(float x, int lanes) {
+WD_DEVICE float largest_of_lanes(float x, int lanes) {
   for (int mask = lanes / 2; mask; mask /= 2) x = fmaxf(x, shuffle_xor(x, mask));
   return x;
 }
@@ -71,7 +88,7 @@ WD_DEVICE inline float largest_of_lanes(float x, int lanes) {
 template <typename T> WD_DEVICE void find_maxima(const Row<T>& row) {
   for (int tile = row.first + warp(); tile < row.last; tile += kWarps) {
     float x = -HUGE_VALF;
-#pragma unroll
+    WD_UNROLL
     for (int h = 0; h < kHalves; ++h) x = fmaxf(x, row.at(std::int64_t(tile) * kTile + h * kWarp + lane()));
     x = largest_of_lanes(x, kWarp);
     if (lane() == 0) row.maxima[tile] = x;
@@ -82,19 +99,19 @@ template <typename T> WD_DEVICE void find_maxima(const Row<T>& row) {
 // to `resident` if there is one. Returns the first tile that is left.
 template <typename T> WD_DEVICE int stream_tiles(const Row<T>& row, const T* memory, T* resident) {
   constexpr int kElements = 16 / sizeof(T), kLanes = kTile / kElements, kEach = kWarp / kLanes;  // tiles of one load of a warp
-  constexpr int kLoads = 4;  // in flight
+  constexpr int kLoads = 4;                                                                      // in flight
   const int whole = row.vocab / kTile < row.last ? int(row.vocab / kTile) : row.last;
   const auto* from = reinterpret_cast<const Bytes16*>(memory + std::int64_t(row.first) * kTile);
   auto* to = reinterpret_cast<Bytes16*>(resident);
   const int count = whole > row.first ? (whole - row.first) * kLanes : 0;  // of 16 bytes
   for (int base = warp() * kWarp * kLoads; base < count; base += kThreads * kLoads) {
     Bytes16 bytes[kLoads];
-#pragma unroll
+    WD_UNROLL
     for (int i = 0; i < kLoads; ++i) {
       const int place = base + i * kWarp + lane();
       if (place < count) bytes[i] = load_streaming(from + place);
     }
-#pragma unroll
+    WD_UNROLL
     for (int i = 0; i < kLoads; ++i) {
       const int place = base + i * kWarp + lane();
       float highest = -HUGE_VALF;
@@ -102,7 +119,7 @@ template <typename T> WD_DEVICE int stream_tiles(const Row<T>& row, const T* mem
         if (to) to[place] = bytes[i];
         T values[kElements];
         memcpy(values, &bytes[i], sizeof values);
-#pragma unroll
+        WD_UNROLL
         for (int j = 0; j < kElements; ++j) highest = fmaxf(highest, to_float(values[j]));
       }
       highest = largest_of_lanes(highest, kLanes);
@@ -117,8 +134,8 @@ template <typename T> WD_DEVICE bool starts_at_16_bytes(const T* memory) {
   return reinterpret_cast<std::uintptr_t>(memory) % 16 == 0;
 }
 
-// Brings this block's part of a row, from `memory`, and the maxima of its tiles; to shared memory if `resident` is given. The row
-// then reads from there.
+// Brings this block's part of a row, from `memory`, and the maxima of its tiles; to shared memory if `resident` is given. The
+// row then reads from there.
 template <typename T> WD_DEVICE void read_row(Row<T>& row, const T* memory, T* resident) {
   const bool plain = !row.overlay.changes();
   int next = row.first;
@@ -126,7 +143,8 @@ template <typename T> WD_DEVICE void read_row(Row<T>& row, const T* memory, T* r
   if (resident) {
     const std::int64_t end = std::int64_t(row.last) * kTile < row.size ? std::int64_t(row.last) * kTile : row.size;
     row.origin = std::int64_t(row.first) * kTile;
-    for (std::int64_t id = std::int64_t(next) * kTile + thread(); id < end; id += kThreads) resident[id - row.origin] = memory[id];
+    for (std::int64_t id = std::int64_t(next) * kTile + thread(); id < end; id += kThreads)
+      resident[id - row.origin] = memory[id];
     row.logits = resident;
   }
   sync();

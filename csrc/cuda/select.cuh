@@ -38,41 +38,40 @@ template <typename T, typename Take> WD_DEVICE std::uint32_t gather(const Row<T>
 }
 
 // Sorts the gathered keys, the first of the total order first.
-WD_DEVICE inline void rank(Scratch& scratch, std::uint32_t count) {
+WD_DEVICE void rank(Scratch& scratch, std::uint32_t count) {
   std::uint64_t key[kEach];
   std::uint32_t place[kEach];
-#pragma unroll
+  WD_UNROLL
   for (int e = 0; e < kEach; ++e) {
     const std::uint32_t i = thread() + e * kThreads;
     place[e] = 0, key[e] = i < count ? scratch.all[i] : 0;
     for (std::uint32_t j = 0; i < count && j < count; ++j) place[e] += scratch.all[j] > key[e];
   }
   sync();
-#pragma unroll
+  WD_UNROLL
   for (int e = 0; e < kEach; ++e)
     if (thread() + e * kThreads < int(count)) scratch.all[place[e]] = key[e];
   sync();
 }
 
 // The first place of scratch.all, below count, where the sum of value(place) from the first on reaches the target; the last if
-// none does. `before` is the sum up to there.
-template <typename Value>
-WD_DEVICE std::uint32_t crossing(Team& team, Scratch& scratch, std::uint32_t count, std::uint64_t target, Value value,
-                                 std::uint64_t& before) {
+// none does. `before` is the sum up to there. A target of zero is reached by the first value that is more.
+template <typename Value> WD_DEVICE std::uint32_t crossing(Team& team, Scratch& scratch, std::uint32_t count,
+                                                           std::uint64_t target, Value value, std::uint64_t& before) {
+  if (target == 0) target = 1;
   // Each thread has neighbouring places.
   std::uint64_t mine[kEach], sum = 0, total;
-#pragma unroll
+  WD_UNROLL
   for (int e = 0; e < kEach; ++e) {
     const std::uint32_t i = thread() * kEach + e;
     sum += mine[e] = i < count ? value(i) : 0;
   }
   std::uint64_t upto = team.block_sum_before(sum, total);
   if (thread() == 0 && total < target) scratch.found = count - 1, scratch.before = total - value(count - 1);
-#pragma unroll
+  WD_UNROLL
   for (int e = 0; e < kEach; ++e) {
     const std::uint32_t i = thread() * kEach + e;
-    const bool reaches = upto + mine[e] >= target, reached = upto >= target;
-    if (i < count && reaches && (!reached || i == 0)) scratch.found = i, scratch.before = upto;
+    if (i < count && upto < target && upto + mine[e] >= target) scratch.found = i, scratch.before = upto;
     upto += mine[e];
   }
   sync();
@@ -108,23 +107,25 @@ struct Crossing {
   std::uint64_t key, before;
 };
 
-// The largest key such that measure(logit), summed over the tokens of this key and of larger ones, together with `before` reaches
-// the target. key(logit, id) is zero for tokens that do not take part; the others' are in [low, high].
+// The largest key such that measure(logit), summed over the tokens of this key and of larger ones, together with `before`
+// reaches the target. key(logit, id) is zero for tokens that do not take part; the others' are in [low, high].
 template <typename T, typename Key, typename Measure>
 WD_DEVICE Crossing cross_keys(const Row<T>& row, float x, Key key, Measure measure, std::uint64_t low, std::uint64_t high,
                               std::uint64_t before, std::uint64_t target) {
   while (low < high) {
     int shift = 0;
     while ((high - low) >> shift >= kList) ++shift;
-    sum_bins(row, x,
-             [&](float logit, std::uint32_t id) {
-               const std::uint64_t k = key(logit, id);
-               return k >= low && k <= high && k ? int((high - k) >> shift) : -1;
-             },
-             measure);
+    sum_bins(
+        row, x,
+        [&](float logit, std::uint32_t id) {
+          const std::uint64_t k = key(logit, id);
+          return k >= low && k <= high && k ? int((high - k) >> shift) : -1;
+        },
+        measure);
     std::uint64_t inside;
-    const std::uint64_t bin = crossing(row.team, row.scratch, kList, target > before ? target - before : 0,
-                                       [&](std::uint32_t i) { return row.scratch.all[i]; }, inside);
+    const std::uint64_t bin = crossing(
+        row.team, row.scratch, kList, target - before,
+        [&](std::uint32_t i) { return row.scratch.all[i]; }, inside);
     before += inside;
     high -= bin << shift;
     const std::uint64_t width = (std::uint64_t(1) << shift) - 1;
@@ -167,8 +168,7 @@ WD_DEVICE void cut(const Row<T>& row, Selection& seen, float low, float high, st
   if (count <= kList) {
     rank(row.scratch, count);
     const auto measured = [&](std::uint32_t i) { return measure(key_logit(row.scratch.all[i])); };
-    const std::uint32_t at =
-        crossing(row.team, row.scratch, count, target > before ? target - before : 0, measured, inside);
+    const std::uint32_t at = crossing(row.team, row.scratch, count, target - before, measured, inside);
     seen.keeps.last = boundary_of(row.scratch.all[at]);
     return;
   }

@@ -7,8 +7,7 @@
 namespace warpdraw::WARPDRAW_SIMT {
 
 // Calls visit(logit, id, whether it is kept) for the tokens of the tiles that reach x.
-template <typename T, typename Visit>
-WD_DEVICE void over_kept(const Row<T>& row, const Interval& keeps, float x, Visit visit) {
+template <typename T, typename Visit> WD_DEVICE void over_kept(const Row<T>& row, const Interval& keeps, float x, Visit visit) {
   row.over_tokens(x, [&](float logit, std::uint32_t id) { visit(logit, id, keeps.keeps(logit, id)); });
 }
 template <typename T, typename Visit> WD_DEVICE void over_kept(const Row<T>& row, const Interval& keeps, Visit visit) {
@@ -16,7 +15,7 @@ template <typename T, typename Visit> WD_DEVICE void over_kept(const Row<T>& row
 }
 
 // A logit below which every mass is zero.
-WD_DEVICE inline float massless_below(float highest, float scale) { return highest - 41.0f / scale; }
+WD_DEVICE float massless_below(float highest, float scale) { return highest - 41.0f / scale; }
 
 template <typename T> WD_DEVICE std::uint64_t mass_kept(const Row<T>& row, float highest, float scale, const Interval& keeps) {
   std::uint64_t sum = 0;
@@ -76,15 +75,13 @@ template <typename Enough> WD_DEVICE float lowest_logit(float highest, Enough en
   while (low < high) {
     const std::uint32_t step = (high - low) / kWarp + 1;  // asked: low, low + step, ...; beyond `high` it holds
     const std::uint64_t mine = low + std::uint64_t(step) * lane();
-    const std::uint32_t holds = ballot(mine >= high || enough(unordered(std::uint32_t(mine))));
-    if (holds == 0) {
-      low += step * (kWarp - 1) + 1;
-      continue;
-    }
-    const std::uint32_t first = lowest_bit(holds), at = low + step * first;
-    high = at < high ? at : high;
+    bool holds = true;
+    if (mine < high) holds = enough(unordered(std::uint32_t(mine)));
+    const std::uint32_t holding = ballot(holds);
+    const int first = holding ? lowest_bit(holding) : kWarp;
+    const std::uint64_t at = low + std::uint64_t(step) * first;
+    if (at < high) high = std::uint32_t(at);
     if (first > 0) low += step * (first - 1) + 1;
-    else break;
   }
   return unordered(high);
 }

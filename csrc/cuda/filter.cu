@@ -1,0 +1,60 @@
+// filter_logits and filter_probs: what the filters keep, then one pass that writes the row.
+#include "cuda/filters.cuh"
+#include "cuda/rows.cuh"
+
+namespace warpdraw::WARPDRAW_SIMT {
+namespace {
+
+// What both have in common.
+struct FilterWork {
+  Inputs in;
+  Order order;
+
+  WD_DEVICE Edits edits(std::int64_t b, std::int64_t vocab) const { return edits_of(in, b, vocab); }
+  WD_DEVICE Filter filter(std::int64_t b) const {
+    return make_filter(in, b, order, {std::uint64_t(in.seed[b]), std::uint64_t(in.position[b])});
+  }
+};
+
+template <typename T> struct LogitsWork : FilterWork {
+  View<T, 2> out;
+
+  WD_DEVICE void reject(const Team& team, std::int64_t b) const {
+    fill_row(team, out.row(b), out.shape[1], minus_infinity<T>());
+  }
+  WD_DEVICE void run(Row<T>& row, std::int64_t b, Filter& filter, std::int64_t) const {
+    const Interval keeps = Filters<T>(row, filter).chain().keeps;
+    // May write where it reads: a token is read before it is written.
+    row.write(out.row(b), [&](float x, std::int64_t id) {
+      return keeps.keeps(x, std::uint32_t(id)) ? row.logits[id - row.origin] : minus_infinity<T>();
+    });
+  }
+};
+
+struct ProbsWork : FilterWork {
+  View<float, 2> out;
+
+  WD_DEVICE void reject(const Team& team, std::int64_t b) const { fill_row(team, out.row(b), out.shape[1], float_of(kNaN)); }
+  template <typename T> WD_DEVICE void run(Row<T>& row, std::int64_t b, Filter& filter, std::int64_t) const {
+    const Interval keeps = Filters<T>(row, filter).chain().keeps;
+    const float highest = highest_kept(row, keeps), scale = filter.scale;
+    const std::uint64_t total = mass_kept(row, highest, scale, keeps);
+    row.write(out.row(b), [&](float x, std::int64_t id) {
+      return keeps.keeps(x, std::uint32_t(id)) ? probability(exponent(x, highest, scale), total) : 0.0f;
+    });
+  }
+};
+
+}  // namespace
+
+void filter_logits(Queue queue, const Inputs& in, const Order& order, const Tensor& out) {
+  with_float(in.logits.dtype,
+             [&]<typename T>() { run_rows<T>(queue, in.logits, &in, LogitsWork<T>{{in, order}, View<T, 2>(out)}); });
+}
+
+void filter_probs(Queue queue, const Inputs& in, const Order& order, const Tensor& out) {
+  with_float(in.logits.dtype,
+             [&]<typename T>() { run_rows<T>(queue, in.logits, &in, ProbsWork{{in, order}, View<float, 2>(out)}); });
+}
+
+}  // namespace warpdraw::WARPDRAW_SIMT
