@@ -476,6 +476,25 @@ def test_a_compiled_caller_is_one_graph():
 # Text.
 
 
+@streams
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"max_tokens": 60},
+        {"max_tokens": 60, "temperature": 0.0},
+        {"max_tokens": 90, "repetition_penalty": 1.2, "logprobs": 3, "kept": 4, "n": 3},
+    ],
+)
+def test_decode_steps_run_as_graphs_and_draw_the_same(params):
+    model = warpdraw.load("tiny-target", device=DEVICE)
+    given = warpdraw.SamplingParams(seed=7, ignore_eos=True, **params)
+    graphs, eager = (warpdraw.generate(model, ["The sky is", "A"], given, graphs=choice) for choice in (None, False))
+    assert [each.token_ids for each in graphs] == [each.token_ids for each in eager]
+    assert [each.kept for each in graphs] == [each.kept for each in eager]
+    assert graphs.throughput.graph_steps > 0.8 * params["max_tokens"], graphs.throughput
+    assert not [reason for reason in graphs.throughput.eager_steps if "cannot be captured" in reason]
+
+
 @pytest.mark.parametrize("options", [(), ("--temperature", "0"), ("--n", "3", "--repetition-penalty", "1.2")])
 def test_generate_writes_the_text_of_the_cpu(capsys, options):
     """In float32; a tie that the model's own rounding turns would be a difference, and has not been seen."""

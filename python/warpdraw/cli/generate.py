@@ -81,6 +81,7 @@ def generate(
     device: options.Device = "cpu",
     threads: options.Threads = None,
     max_rows: options.MaxRows = 64,
+    no_graphs: options.NoGraphs = False,
 ) -> int:
     """Continue each PROMPT, with the same text every time for the same seed.
 
@@ -104,7 +105,14 @@ def generate(
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = weights.load(model, device=place)
-    events = stream_events(checkpoint, texts, params, max_rows=max_rows, explain=candidates if explain else 0)
+    events = stream_events(
+        checkpoint,
+        texts,
+        params,
+        max_rows=max_rows,
+        explain=candidates if explain else 0,
+        graphs=False if no_graphs else None,
+    )
     if seed is None:
         print(f"seed {params.seed} (repeat with --seed {params.seed})", file=sys.stderr)
 

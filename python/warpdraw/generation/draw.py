@@ -57,7 +57,17 @@ class Draws:
 
     def __init__(self, vocabulary: Vocabulary, explain: int = 0) -> None:
         self._vocabulary, self._explain = vocabulary, explain
-        self._batches: dict[tuple[str, str], _Batch] = {}
+        self._batches: dict[tuple[str, str], Batch] = {}
+
+    @property
+    def explains(self) -> bool:
+        """Whether candidates are reported."""
+        return self._explain > 0
+
+    def batch_of(self, places: Sequence[Place]) -> Batch | None:
+        """The rows of the last draw, if they were exactly these and all in one call."""
+        batches = list(self._batches.values())
+        return batches[0] if len(batches) == 1 and batches[0].places == list(places) else None
 
     def draw(self, logits: Tensor, places: Sequence[Place]) -> list[Drawn]:
         """One token for each row of logits [B, V], and nothing for the places that are no longer there."""
@@ -66,12 +76,12 @@ class Draws:
             rows_of.setdefault(place.call, []).append(row)
 
         drawn: dict[int, Drawn] = {}
-        batches: dict[tuple[str, str], _Batch] = {}
+        batches: dict[tuple[str, str], Batch] = {}
         for call, rows in rows_of.items():
             members = [places[row] for row in rows]
             batch = self._batches.get(call)
             if batch is None or batch.places != members:
-                batch = _Batch(members, batch, logits, self._vocabulary)
+                batch = Batch(members, batch, logits, self._vocabulary)
             batches[call] = batch
             part = logits if len(rows) == len(places) else logits[rows]
             drawn.update(zip(rows, batch.draw(part, self._explain), strict=True))
@@ -79,18 +89,18 @@ class Draws:
         return [drawn[row] for row in range(len(places))]
 
 
-class _Batch:
+class Batch:
     """The rows of one call: tensors that are made when a row comes or goes, and brought up to date by each draw."""
 
-    def __init__(self, places: list[Place], before: _Batch | None, logits: Tensor, vocabulary: Vocabulary) -> None:
+    def __init__(self, places: list[Place], before: Batch | None, logits: Tensor, vocabulary: Vocabulary) -> None:
         self.places, self._vocabulary, self._device = places, vocabulary, logits.device
         params = [place.params for place in places]
         self._history = self._history_after(before)
-        self._position = self._column([place.position for place in places], torch.int64)
+        self.position = self._column([place.position for place in places], torch.int64)
         self._arguments: dict[str, Any] = {
             "order": params[0].order,
             "seed": self._column([place.seed for place in places], torch.int64),
-            "position": self._position,
+            "position": self.position,
         }
         for name in NUMBERS:  # left out where every row has the default
             values = [getattr(each, name) for each in params]
@@ -122,23 +132,39 @@ class _Batch:
 
     def draw(self, logits: Tensor, explain: int) -> list[Drawn]:
         """One token for each row."""
-        self._read_bitmasks()
-        arguments = self._arguments | (self._history.inputs if self._history else {})
-        result = ops.sample(logits, **arguments, **self._reports)
+        self.read_bitmasks()
+        result = self.sample(logits)
+        drawn = self.finish(logits, result, explain)
+        self.position += 1
+        return drawn
+
+    def sample(self, logits: Tensor) -> Any:
+        """The call of the op: nothing in it waits for the device, and its tensors stay where they are."""
+        return ops.sample(logits, **self._inputs(), **self._reports)
+
+    def storage(self) -> tuple[int, ...]:
+        """Where the tensors of the history lie and how large they are: others need another graph."""
+        inputs = self._history.inputs if self._history else {}
+        return tuple(number for tensor in inputs.values() for number in (tensor.data_ptr(), tensor.shape[-1]))
+
+    def _inputs(self) -> dict[str, Any]:
+        return self._arguments | (self._history.inputs if self._history else {})
+
+    def finish(self, logits: Tensor, result: Any, explain: int = 0) -> list[Drawn]:
+        """Read what was drawn for each row, and add it to the history."""
         valid = result.valid.tolist()
         tokens = [token if valid[row] else None for row, token in enumerate(result.tokens.tolist())]
         nothing = [None] * len(tokens)
         logprobs = self._logprobs_of(tokens, result) if self._logprobs else nothing
         kept = self._kept_of(tokens, result) if self._kept else nothing
-        steps = self._steps(logits, arguments, tokens, explain) if explain else nothing
+        steps = self._steps(logits, self._inputs(), tokens, explain) if explain else nothing
         problems = [None if token is not None else _problem(logits[row]) for row, token in enumerate(tokens)]
 
-        self._position += 1
         if self._history:
             self._history.append(result.tokens)
         return [Drawn(*row) for row in zip(tokens, problems, logprobs, kept, steps, strict=True)]
 
-    def _history_after(self, before: _Batch | None) -> TokenHistory | None:
+    def _history_after(self, before: Batch | None) -> TokenHistory | None:
         """The history of the rows that stay, in place so far, and of those that come; None where nothing reads it."""
         if not any(place.params.reads_history for place in self.places):
             return None
@@ -172,7 +198,7 @@ class _Batch:
             padded = [[*each, *(padding,) * (longest - len(each))] for each in lists]
             self._arguments[name] = self._column(padded, _OP[name].dtypes[0])
 
-    def _read_bitmasks(self) -> None:
+    def read_bitmasks(self) -> None:
         """Ask the functions of the rows that have one which tokens may follow."""
         for row, place in enumerate(self.places):
             if place.params.bitmask is None:

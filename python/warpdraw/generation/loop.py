@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..model.cache import KVCache
 from ..model.weights import Checkpoint
-from .draw import Draws
+from .draw import Drawn, Draws
+from .graph import Graphs
 from .params import SamplingParams, fresh_seed
 from .results import Completions, Event, Throughput
 from .row import Request, Row
@@ -32,6 +33,7 @@ def generate(
     *,
     max_rows: int = 64,
     explain: int = 0,
+    graphs: bool | None = None,
 ) -> Completions:
     """Draw a completion, or params.n of them, for each prompt: `stream` run to its end.
 
@@ -44,7 +46,7 @@ def generate(
     >>> [completion.index for completion in completions]
     [0, 1]
     """
-    events = stream(model, prompts, params, max_rows=max_rows, explain=explain)
+    events = stream(model, prompts, params, max_rows=max_rows, explain=explain, graphs=graphs)
     completions = [event.completion for event in events if event.completion is not None]
     completions.sort(key=lambda completion: (completion.index, completion.sample))
     return Completions(completions, events.throughput)
@@ -57,6 +59,7 @@ def stream(
     *,
     max_rows: int = 64,
     explain: int = 0,
+    graphs: bool | None = None,
 ) -> Stream:
     """Draw completions for prompts, and iterate over `Event`s as they come.
 
@@ -64,6 +67,8 @@ def stream(
     params    one SamplingParams for all prompts, or one for each; None is SamplingParams().
     max_rows  the most samples in the batch at once; the others wait until one ends.
     explain   how many leading candidates each event's `step` reports; 0 is none.
+    graphs    whether steps of rows that stay together run as CUDA graphs; None is where the model is on a GPU. On
+              the CPU True runs the same step without a graph. `throughput` says how often, and why not otherwise.
 
     The texts of the events of a sample together are exactly the text of its completion. A sample whose logits
     leave no candidate (all NaN or -inf, or banned) ends with finish_reason "error"; the others go on.
@@ -77,13 +82,15 @@ def stream(
     for name, value, least in (("max_rows", max_rows, 1), ("explain", explain, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    return Stream(model, _requests(model, prompts, params), max_rows, explain)
+    return Stream(model, _requests(model, prompts, params), max_rows, explain, graphs)
 
 
 class Stream(Iterator[Event]):
     """The events of a run, one for each token drawn; `throughput` counts as it goes."""
 
-    def __init__(self, model: Checkpoint, requests: list[Request], max_rows: int, explain: int) -> None:
+    def __init__(
+        self, model: Checkpoint, requests: list[Request], max_rows: int, explain: int, graphs: bool | None
+    ) -> None:
         self.throughput = Throughput()
         self._checkpoint, self._draws = model, Draws(Vocabulary(model), explain)
         # The samples of a prompt start together, from one prefill, as far as there are rows for them.
@@ -94,6 +101,7 @@ class Stream(Iterator[Event]):
         )
         self._free = list(range(min(sum(request.params.n for request in requests), max_rows)))
         self._device = model.model.embedding.weight.device
+        self._with_graphs = self._device.type == "cuda" if graphs is None else graphs
         self._events = self._run()
 
     def __next__(self) -> Event:
@@ -105,6 +113,7 @@ class Stream(Iterator[Event]):
             return
         with torch.inference_mode():
             self._cache = self._new_cache()
+        graphs = Graphs(self._checkpoint.model, self._cache, self._draws, self.throughput)
 
         while self._waiting or running:
             with torch.inference_mode():
@@ -119,11 +128,12 @@ class Stream(Iterator[Event]):
                 prefilled = perf_counter()
 
                 # decode
-                if running:
-                    logits.insert(0, self._decode(running))
-                running += admitted
-                places = [row.place for row in running]
-                drawn = self._draws.draw(torch.cat(logits) if len(logits) > 1 else logits[0], places)
+                drawn = graphs.step(running) if self._with_graphs and not admitted else None
+                if drawn is None:
+                    if running:
+                        logits.insert(0, self._decode(running))
+                    running += admitted
+                    drawn = self._draw(logits, running)
                 events = [row.advance(result) for row, result in zip(running, drawn, strict=True)]
 
                 self.throughput.prefill_seconds += prefilled - started
@@ -132,6 +142,9 @@ class Stream(Iterator[Event]):
             self._free += [row.slot for row in running if row.finished]
             running = [row for row in running if not row.finished]
             yield from events
+
+    def _draw(self, logits: list[Tensor], rows: list[Row]) -> list[Drawn]:
+        return self._draws.draw(torch.cat(logits) if len(logits) > 1 else logits[0], [row.place for row in rows])
 
     def _new_cache(self) -> KVCache:
         config, model = self._checkpoint.config, self._checkpoint.model

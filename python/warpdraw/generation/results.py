@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "context", "error"]
@@ -111,12 +111,18 @@ class Event:
 
 @dataclass
 class Throughput:
-    """Tokens and seconds of a whole run; the time between its events is not counted."""
+    """Tokens and seconds of a whole run; the time between its events is not counted.
+
+    Where CUDA graphs are on: how many were made, the decode steps that they ran, and the others by their reason.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    graphs: int = 0
+    graph_steps: int = 0
+    eager_steps: dict[str, int] = field(default_factory=dict)
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -208,6 +208,15 @@ class Transformer(nn.Module):
         cache.advance(rows, count)
         return logits
 
+    def decode(self, tokens: Tensor, cache: KVCache, rows: Tensor, positions: Tensor, places: int) -> Tensor:
+        """Logits [B, V] after tokens [B, 1] at `positions` [B, 1] of slots `rows` [B]: a step that a graph can hold.
+
+        All tensors are on the model's device. Attention looks at the first `places` places of each slot, those after
+        the row's position masked. Nothing is checked, and `cache.lengths` is not moved.
+        """
+        with torch.no_grad():
+            return self._run(tokens, Step(rows, positions, places, cache, rowwise=False), last=True)[:, -1]
+
     def _run(self, tokens: Tensor, step: Step, last: bool) -> Tensor:
         x = self.embedding(tokens)
         if self.position_embedding is not None:
