@@ -24,7 +24,7 @@ SENTINEL = 97
 
 
 def run(op: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
-    """All outputs of an op, on the CPU; written into slices of larger tensors that must stay as they were around them."""
+    """All outputs of an op, on the CPU; written into slices of larger tensors that must stay as they were elsewhere."""
     first = next(iter(inputs.values()))
     sizes = {"B": first.shape[0], "V": first.shape[-1]}
     sizes |= {s.letter: inputs.get(s.name, s.default) for s in op.contract.inputs if isinstance(s, SizeSpec)}

@@ -1,7 +1,7 @@
 """What needs a GPU: its kernels give the CPU's bits by every path, on streams, in graphs, at sizes beyond 32 bits.
 
-WARPDRAW_GPU_TESTS=cpu runs the same code with CPU tensors, to try it where there is no GPU; what is about streams,
-graphs and memory is left out then.
+WARPDRAW_GPU_TESTS=cpu runs the same code with CPU tensors, on the simulated GPU where that was built, to try it where
+there is none; what is about streams, graphs and memory is left out then.
 """
 
 import functools
@@ -21,7 +21,8 @@ from warpdraw.op import OPS
 
 DEVICE = torch.device(os.environ.get("WARPDRAW_GPU_TESTS", "cuda"))
 ON_GPU = DEVICE.type == "cuda"
-PATHS = ("cuda", "cuda_cluster", "cuda_split") if ON_GPU else ("portable",)
+SIMULATED = [name for name in ("cuda_host_cluster", "cuda_host_split") if BACKENDS[name].available]
+PATHS = ("cuda", "cuda_cluster", "cuda_split") if ON_GPU else (*SIMULATED, "portable")
 
 pytestmark = [
     pytest.mark.gpu,
