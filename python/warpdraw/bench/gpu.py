@@ -53,10 +53,17 @@ def run(options: Options, tell: Tell = lambda what, part: None, save: Save = lam
 
     Raises BackendError where the device has no backend, ValueError for an `only` that names no job.
     """
-    begun = perf_counter()
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BackendError(f"device {device}: torch finds no CUDA device")
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return _run(options, device, tell, save)
+    return _run(options, device, tell, save)
+
+
+def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict[str, Any]:
+    begun = perf_counter()
     backend = backend_for(device)
     sizes = QUICK if options.quick else Sizes()
     places = _chosen(grid(sizes), options.only)
@@ -101,7 +108,7 @@ def run(options: Options, tell: Tell = lambda what, part: None, save: Save = lam
             document["dropped"] = _dropped(places[number + 1 :], reason)
             break
     if not bench.lost():
-        for batch in sizes.few if options.quick else (1, *sizes.few):
+        for batch in sorted({1, *sizes.few}):
             bench.measure_host(Point(COMBINED, sizes.vocabularies[0], batch))
         for place in places:  # the last: a profiler that was on may slow down what follows
             if place.forced and place.point.job in (COMBINED, JOINT, EVERYTHING, SOFTMAX):

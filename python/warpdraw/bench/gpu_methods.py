@@ -57,7 +57,8 @@ def ours(point: Point, pool: Pool, inputs: Sequence[slice], path: str | None = N
     if point.job == SOFTMAX:
         return _our_softmax(name, point, pool, inputs, path)
     given = [arguments(point, pool, rows) for rows in inputs]
-    results = [_outputs(ops.sample, pool.rows[rows], each) for rows, each in zip(inputs, given, strict=True)]
+    made = ops.sample(pool.first(1), **rows_of_arguments(given[0], [0]))._asdict()
+    results = [_outputs(made, point.batch, pool.rows.device) for _ in inputs]
 
     def call(number: int) -> Any:
         with _using(path):
@@ -94,12 +95,11 @@ def _check_field(name: str, field: str, got: Tensor, expected: Tensor) -> None:
         raise NotVerified(f"{name} does not give the {field} of the CPU backend")
 
 
-def _outputs(op: Any, logits: Tensor, given: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors for the outputs that a call makes, of the shapes that it gives one row of the CPU."""
-    one = op(logits[:1].cpu(), **rows_of_arguments(given, [0]))._asdict()
+def _outputs(made: dict[str, Tensor | None], batch: int, device: torch.device) -> dict[str, Tensor]:
+    """Tensors for the outputs of a batch, like those that were made for one row."""
     return {
-        name: torch.empty(len(logits), *value.shape[1:], dtype=value.dtype, device=logits.device)
-        for name, value in one.items()
+        name: torch.empty(batch, *value.shape[1:], dtype=value.dtype, device=device)
+        for name, value in made.items()
         if value is not None
     }
 
