@@ -49,12 +49,12 @@ struct ProbsWork : FilterWork {
 
 void filter_logits(Queue queue, const Inputs& in, const Order& order, const Tensor& out) {
   with_float(in.logits.dtype,
-             [&]<typename T>() { run_rows<T>(queue, in.logits, &in, LogitsWork<T>{{in, order}, View<T, 2>(out)}); });
+             [&]<typename T>() { run_rows<T>(queue, in.logits, &in, LogitsWork<T>{{in, order}, View<T, 2>(out)}, true); });
 }
 
 void filter_probs(Queue queue, const Inputs& in, const Order& order, const Tensor& out) {
   with_float(in.logits.dtype,
-             [&]<typename T>() { run_rows<T>(queue, in.logits, &in, ProbsWork{{in, order}, View<float, 2>(out)}); });
+             [&]<typename T>() { run_rows<T>(queue, in.logits, &in, ProbsWork{{in, order}, View<float, 2>(out)}, true); });
 }
 
 }  // namespace warpdraw::WARPDRAW_SIMT

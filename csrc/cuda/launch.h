@@ -15,6 +15,7 @@ struct Launch {
   int cluster = 1;         // blocks, along x
   std::size_t shared = 0;  // bytes a block
   void* stream = nullptr;
+  bool follows = false;  // may start while the kernel before it ends; calls wait_for_previous_kernel() before it reads its work
 };
 
 struct DeviceInfo {
@@ -107,11 +108,18 @@ template <typename Params> void launch(void (*kernel)(const Params), const Launc
   configuration.blockDim = dim3(kThreads);
   configuration.dynamicSmemBytes = launch.shared;
   configuration.stream = static_cast<cudaStream_t>(launch.stream);
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {unsigned(launch.cluster), 1, 1};
-  configuration.attrs = &cluster;
-  configuration.numAttrs = launch.cluster > 1;
+  cudaLaunchAttribute attributes[2]{};
+  configuration.attrs = attributes;
+  if (launch.cluster > 1) {
+    cudaLaunchAttribute& cluster = attributes[configuration.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {unsigned(launch.cluster), 1, 1};
+  }
+  if (launch.follows && device_info(device).capability >= 90) {
+    cudaLaunchAttribute& follows = attributes[configuration.numAttrs++];
+    follows.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    follows.val.programmaticStreamSerializationAllowed = 1;
+  }
   void* arguments[] = {const_cast<Params*>(&params)};
   check(cudaLaunchKernelExC(&configuration, symbol, arguments));
 }

@@ -22,6 +22,9 @@ WD_HD inline std::int64_t tiles_for_each(std::int64_t tiles, std::int64_t blocks
   return (tiles + 4 * blocks - 1) / (4 * blocks) * 4;
 }
 
+inline constexpr int kTogether = 4;  // reads that do not wait for each other, or pairs of them
+inline constexpr std::uint32_t kNoToken = 0xffffffff;
+
 template <typename T> struct Row {
   Team& team;
   Scratch& scratch;
@@ -45,28 +48,50 @@ template <typename T> struct Row {
   }
   WD_DEVICE bool has(std::int64_t tile) const { return tile >= first && tile < last; }
 
-  // Calls visit(tile), by a whole warp, for each of this block's tiles whose maximum is at least x.
-  template <typename Visit> WD_DEVICE void over_tiles(float x, Visit visit) const {
+  // Calls visit(logit, id) for the tokens of these tiles, other than candidates too; all lanes of a warp at once. Several tiles
+  // are read together, so that their reads wait for each other no longer than one takes.
+  template <typename Visit> WD_DEVICE void over_tokens(float x, Visit visit) const {
     for (int group = first + warp() * kWarp; group < last; group += kThreads) {
       const int mine = group + lane();
-      for (std::uint32_t left = ballot(mine < last && maxima[mine] >= x); left; left &= left - 1)
-        visit(group + lowest_bit(left));
-    }
-  }
-  // Calls visit(logit, id) for the tokens of these tiles, other than candidates too; all lanes of a warp at once.
-  template <typename Visit> WD_DEVICE void over_tokens(float x, Visit visit) const {
-    over_tiles(x, [&](int tile) {
-      WD_UNROLL
-      for (int h = 0; h < kHalves; ++h) {
-        const std::int64_t id = std::int64_t(tile) * kTile + h * kWarp + lane();
-        visit(at(id), std::uint32_t(id));
+      std::uint32_t left = ballot(mine < last && maxima[mine] >= x);
+      while (left) {
+        std::uint32_t id[kTogether][kHalves];
+        float logit[kTogether][kHalves];
+        WD_UNROLL
+        for (int i = 0; i < kTogether; ++i) {
+          if (!left) {
+            id[i][0] = kNoToken;
+            continue;
+          }
+          const int tile = group + lowest_bit(left);
+          left &= left - 1;
+          WD_UNROLL
+          for (int h = 0; h < kHalves; ++h) {
+            id[i][h] = std::uint32_t(tile * kTile + h * kWarp + lane());
+            logit[i][h] = at(id[i][h]);
+          }
+        }
+        WD_UNROLL
+        for (int i = 0; i < kTogether; ++i) {
+          if (id[i][0] == kNoToken) break;
+          WD_UNROLL
+          for (int h = 0; h < kHalves; ++h) visit(logit[i][h], id[i][h]);
+        }
       }
-    });
+    }
   }
   // Writes value(logit, id) for the tokens of this block's tiles, those beyond the vocabulary too.
   template <typename Out, typename Value> WD_DEVICE void write(Out* out, Value value) const {
-    const std::int64_t end = std::int64_t(last) * kTile < size ? std::int64_t(last) * kTile : size;
-    for (std::int64_t id = std::int64_t(first) * kTile + thread(); id < end; id += kThreads) out[id] = value(at(id), id);
+    const std::int64_t begin = std::int64_t(first) * kTile,
+                       end = std::int64_t(last) * kTile < size ? std::int64_t(last) * kTile : size;
+    for (std::int64_t id = begin + thread(); id < end; id += kThreads * kTogether) {
+      float x[kTogether];
+      WD_UNROLL
+      for (int i = 0; i < kTogether; ++i) x[i] = id + i * kThreads < end ? at(id + i * kThreads) : -HUGE_VALF;
+      WD_UNROLL
+      for (int i = 0; i < kTogether; ++i)
+        if (id + i * kThreads < end) out[id + i * kThreads] = value(x[i], id + i * kThreads);
+    }
   }
 };
 
@@ -86,12 +111,18 @@ WD_DEVICE float largest_of_lanes(float x, int lanes) {
 
 // The maxima of this block's tiles.
 template <typename T> WD_DEVICE void find_maxima(const Row<T>& row) {
-  for (int tile = row.first + warp(); tile < row.last; tile += kWarps) {
-    float x = -HUGE_VALF;
+  for (int tile = row.first + warp(); tile < row.last; tile += kWarps * kTogether) {
+    float x[kTogether];
     WD_UNROLL
-    for (int h = 0; h < kHalves; ++h) x = fmaxf(x, row.at(std::int64_t(tile) * kTile + h * kWarp + lane()));
-    x = largest_of_lanes(x, kWarp);
-    if (lane() == 0) row.maxima[tile] = x;
+    for (int i = 0; i < kTogether; ++i) {
+      const std::int64_t id = std::int64_t(tile + i * kWarps) * kTile + lane();
+      x[i] = tile + i * kWarps < row.last ? fmaxf(row.at(id), row.at(id + kWarp)) : -HUGE_VALF;
+    }
+    WD_UNROLL
+    for (int i = 0; i < kTogether; ++i) {
+      const float highest = largest_of_lanes(fmaxf(x[i], -HUGE_VALF), kWarp);  // NaN is none
+      if (lane() == 0 && tile + i * kWarps < row.last) row.maxima[tile + i * kWarps] = highest;
+    }
   }
 }
 
@@ -162,21 +193,28 @@ template <typename T> WD_DEVICE void share_maxima(Row<T>& row, std::int64_t each
   Team& team = row.team;
   team.wait();
   float highest = -HUGE_VALF;
-  for (int r = 0; r < team.size; ++r) {
-    const std::int64_t begin = r * each, end = begin + each < row.tiles ? begin + each : row.tiles;
-    for (std::int64_t tile = begin + thread(); tile < end; tile += kThreads) {
-      const float x = r == team.rank ? row.maxima[tile] : *peer(row.maxima + tile, r);
-      if (r != team.rank) row.maxima[tile] = x;
-      highest = fmaxf(highest, x);
+  for (std::int64_t base = thread(); base < row.tiles; base += kThreads * kTogether) {
+    float x[kTogether];
+    WD_UNROLL
+    for (int i = 0; i < kTogether; ++i) {
+      const std::int64_t tile = base + i * kThreads;
+      x[i] = tile >= row.tiles ? -HUGE_VALF : row.has(tile) ? row.maxima[tile] : *peer(row.maxima + tile, int(tile / each));
+    }
+    WD_UNROLL
+    for (int i = 0; i < kTogether; ++i) {
+      const std::int64_t tile = base + i * kThreads;
+      highest = fmaxf(highest, x[i]);
+      if (tile < row.tiles && !row.has(tile)) row.maxima[tile] = x[i];
     }
   }
+  team.lend();
   row.x_max = unordered(std::uint32_t(team.block_largest(ordered(highest))));
 }
 
 // A row with +inf draws equally among those tokens.
 template <typename T> WD_DEVICE void mark_infinity(Row<T>& row) {
   if (!(row.x_max > kLargest)) return;
-  row.team.wait();  // nobody reads maxima of others any more
+  row.team.claim();
   for (int tile = thread(); tile < row.tiles; tile += kThreads) row.maxima[tile] = indicator_of_infinity(row.maxima[tile]);
   row.marks_infinity = true;
   row.x_max = 0.0f;

@@ -95,6 +95,7 @@ template <typename T, typename Work> WD_KERNEL maxima_kernel(WD_GRID_CONSTANT co
 
 template <typename T, typename Work> WD_KERNEL finish_kernel(WD_GRID_CONSTANT const RowsParams<T, Work> p) {
   Visit<T, Work> visit(p, block_x());
+  wait_for_previous_kernel();
   if (!visit.is_valid()) return p.work.reject(visit.team, visit.b);
   const std::int64_t tiles = tiles_of(p.logits.shape[1]);
   auto* found = reinterpret_cast<float*>(visit.room + p.plan.maxima);
@@ -122,8 +123,9 @@ template <typename T> int cluster_for(const DeviceInfo& device, std::int64_t row
   return blocks;
 }
 
+// `reads_again` says whether the work may go through whole rows a second time: a cluster has them on chip.
 template <typename T, typename Work>
-void run_rows(const Queue& queue, const Tensor& logits, const Inputs* in, const Work& work) {
+void run_rows(const Queue& queue, const Tensor& logits, const Inputs* in, const Work& work, bool reads_again) {
   const DeviceInfo& device = device_info(queue.device);
   const View<const T, 2> view(logits);
   const std::int64_t rows = view.shape[0], vocab = view.shape[1], tiles = tiles_of(vocab);
@@ -136,7 +138,10 @@ void run_rows(const Queue& queue, const Tensor& logits, const Inputs* in, const 
                                     ? "logits: the cluster path needs a GPU of compute capability 9.0 or later"
                                     : "logits: expected rows that fit in the shared memory of a cluster, got V = " +
                                           std::to_string(vocab) + "; the split path has no such limit");
-  const bool clusters = queue.path == Path::automatic ? blocks > 0 : queue.path == Path::cluster;
+  // Clusters wait for each other at every step, so they do best while all of them run at once. Beyond that a step of many rows
+  // hides behind the reading of others.
+  const bool at_once = rows * blocks <= 2 * std::int64_t(device.multiprocessors);
+  const bool clusters = queue.path == Path::automatic ? blocks > 0 && (at_once || reads_again) : queue.path == Path::cluster;
   if (queue.ran) *queue.ran = clusters ? Path::cluster : Path::split;
   if (rows == 0) return;
   RowsParams<T, Work> p{
@@ -157,7 +162,8 @@ void run_rows(const Queue& queue, const Tensor& logits, const Inputs* in, const 
   launch(finish_kernel<T, Work>,
          {.blocks_x = rows,
           .shared = std::size_t(kScratchBytes + (p.shares_maxima ? maxima_bytes(tiles) : 0)),
-          .stream = queue.stream},
+          .stream = queue.stream,
+          .follows = true},
          p);
 }
 

@@ -48,7 +48,7 @@ struct SampleWork {
   template <typename T>
   WD_DEVICE void report_raw(Row<T>& row, std::int64_t b, std::uint32_t token, std::int64_t each, bool writes) const {
     if (row.overlay.changes() || row.vocab != row.size || row.marks_infinity) {
-      row.team.wait();  // nobody reads the maxima any more
+      row.team.claim();
       row.overlay = {}, row.vocab = row.size, row.marks_infinity = false;
       find_maxima(row);
       share_maxima(row, each);
@@ -68,11 +68,21 @@ struct SampleWork {
   }
 };
 
+template <typename T> bool is_on(const PerRow<T>& parameter, T off) { return parameter.tensor || parameter.value != off; }
+
+// Whether some row may need a sum over all of its tokens. With top_k it needs one over few.
+bool sums_rows(const Inputs& in, const Reports& reports) {
+  const SampleOutputs out(reports);
+  const bool whole = is_on(in.top_p, 1.0f) || out.logprob || (out.top_of == TopOf::filtered && out.top_count());
+  return (whole && !is_on(in.top_k, 0)) || out.needs_raw_mass() || is_on(in.typical_p, 1.0f) || is_on(in.top_n_sigma, 0.0f) ||
+         is_on(in.dynatemp_range, 0.0f) || is_on(in.epsilon, 0.0f) || is_on(in.eta, 0.0f) || is_on(in.xtc_probability, 0.0f);
+}
+
 }  // namespace
 
 void sample(Queue queue, const Inputs& in, const Reports& reports) {
-  with_float(in.logits.dtype,
-             [&]<typename T>() { run_rows<T>(queue, in.logits, &in, SampleWork{in, SampleOutputs(reports), reports.order}); });
+  const SampleWork work{in, SampleOutputs(reports), reports.order};
+  with_float(in.logits.dtype, [&]<typename T>() { run_rows<T>(queue, in.logits, &in, work, sums_rows(in, reports)); });
 }
 
 }  // namespace warpdraw::WARPDRAW_SIMT

@@ -13,7 +13,7 @@ static_assert(kList == 1 << kListBits && kEach * kThreads == kList);
 // unless they are too many.
 template <typename T, typename Take> WD_DEVICE std::uint32_t gather(const Row<T>& row, float x, Take take) {
   Scratch& scratch = row.scratch;
-  row.team.wait();  // nobody reads what this block had gathered before
+  row.team.claim();
   if (thread() == 0) scratch.count = 0;
   sync();
   row.over_tokens(x, [&](float logit, std::uint32_t id) {
@@ -26,13 +26,22 @@ template <typename T, typename Take> WD_DEVICE std::uint32_t gather(const Row<T>
     if (mine && place < kList) scratch.own[place] = rank_key(logit, id);
   });
   row.team.wait();
-  std::uint32_t total = 0;
-  for (int r = 0; r < row.team.size; ++r) {
-    const std::uint32_t count = *peer(&scratch.count, r);
-    for (std::uint32_t i = thread(); i < count && total + count <= kList; i += kThreads)
-      scratch.all[total + i] = *peer(&scratch.own[i], r);
-    total += count;
+  // The lists of the blocks, one after another: the lane of a block knows where its list ends.
+  const std::uint32_t count = row.team.of_peer(&scratch.count);
+  std::uint32_t end = count;
+  for (int by = 1; by < kWarp; by *= 2) {
+    const std::uint32_t lower = shuffle_up(end, by);
+    if (lane() >= by) end += lower;
   }
+  const std::uint32_t total = shuffle(end, kWarp - 1);
+  for (std::uint32_t base = 0; base < total && total <= kList; base += kThreads) {
+    const std::uint32_t i = base + thread();
+    int block = 0;
+    for (int r = 0; r + 1 < row.team.size; ++r) block += i >= shuffle(end, r);
+    const std::uint32_t begin = shuffle(end - count, block);
+    if (i < total) scratch.all[i] = *peer(&scratch.own[i - begin], block);
+  }
+  row.team.lend();
   sync();
   return total;
 }
@@ -85,7 +94,7 @@ template <typename Value> WD_DEVICE std::uint32_t crossing(Team& team, Scratch& 
 template <typename T, typename Bin, typename Measure>
 WD_DEVICE void sum_bins(const Row<T>& row, float x, Bin bin, Measure measure) {
   Scratch& scratch = row.scratch;
-  row.team.wait();
+  row.team.claim();
   for (int i = thread(); i < kList; i += kThreads) scratch.own[i] = 0;
   sync();
   row.over_tokens(x, [&](float logit, std::uint32_t id) {
@@ -96,9 +105,11 @@ WD_DEVICE void sum_bins(const Row<T>& row, float x, Bin bin, Measure measure) {
   row.team.wait();
   for (int i = thread(); i < kList; i += kThreads) {
     std::uint64_t sum = 0;
-    for (int r = 0; r < row.team.size; ++r) sum += *peer(&scratch.own[i], r);
+    WD_UNROLL
+    for (int r = 0; r < kMostBlocks; ++r) sum += r < row.team.size ? *peer(&scratch.own[i], r) : 0;
     scratch.all[i] = sum;
   }
+  row.team.lend();
   sync();
 }
 
@@ -123,9 +134,8 @@ WD_DEVICE Crossing cross_keys(const Row<T>& row, float x, Key key, Measure measu
         },
         measure);
     std::uint64_t inside;
-    const std::uint64_t bin = crossing(
-        row.team, row.scratch, kList, target - before,
-        [&](std::uint32_t i) { return row.scratch.all[i]; }, inside);
+    const std::uint64_t bin =
+        crossing(row.team, row.scratch, kList, target - before, [&](std::uint32_t i) { return row.scratch.all[i]; }, inside);
     before += inside;
     high -= bin << shift;
     const std::uint64_t width = (std::uint64_t(1) << shift) - 1;

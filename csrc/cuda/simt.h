@@ -117,6 +117,13 @@ template <typename T> WD_DEVICE T atomic_exchange(T* place, std::type_identity_t
   return T(atomicExch(atomic(place), Atomic<T>(value)));
 }
 
+// Until the kernel before it in the stream is done, in a kernel that was launched with `follows`.
+WD_DEVICE void wait_for_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Global memory that the kernel reads once and nothing writes meanwhile.
 WD_DEVICE Bytes16 load_streaming(const Bytes16* from) {
   Bytes16 value;

@@ -33,8 +33,9 @@ template <bool kLog> struct SoftmaxWork {
 };
 
 template <bool kLog> void run(const Queue& queue, const Tensor& logits, const PerRow<float>& temperature, const Tensor& out) {
-  with_float(logits.dtype,
-             [&]<typename T>() { run_rows<T>(queue, logits, nullptr, SoftmaxWork<kLog>{temperature, View<float, 2>(out)}); });
+  with_float(logits.dtype, [&]<typename T>() {
+    run_rows<T>(queue, logits, nullptr, SoftmaxWork<kLog>{temperature, View<float, 2>(out)}, true);
+  });
 }
 
 }  // namespace

@@ -7,6 +7,7 @@ namespace warpdraw::WARPDRAW_SIMT {
 using namespace simt;
 
 inline constexpr int kWarps = kThreads / kWarp;
+inline constexpr int kMostBlocks = 16;  // of a cluster
 
 struct Sum {
   WD_DEVICE std::uint64_t operator()(std::uint64_t a, std::uint64_t b) const { return a + b; }
@@ -14,6 +15,12 @@ struct Sum {
 struct Largest {
   WD_DEVICE std::uint64_t operator()(std::uint64_t a, std::uint64_t b) const { return a > b ? a : b; }
 };
+
+template <typename Value, typename Op> WD_DEVICE Value over_lanes(Value value, Op op) {
+  WD_UNROLL
+  for (int mask = kWarp / 2; mask; mask /= 2) value = op(value, shuffle_xor(value, mask));
+  return value;
+}
 
 // Every operation of a team is called by all its threads. Each exchange takes place in the half of its room that the one before
 // did not use, so that one barrier serves both the writing and the end of the reading before.
@@ -28,17 +35,17 @@ class Team {
 
   const int rank, size;  // of blocks
 
-  WD_DEVICE void wait() const {
+  WD_DEVICE void wait() {
     if (size > 1)
       cluster_sync();
     else
       sync();
+    lent_ = false;
   }
 
   template <typename Op, int N> WD_DEVICE void in_block(std::uint64_t (&value)[N], Op op) {
     static_assert(N <= kMost);
-    for (int n = 0; n < N; ++n)
-      for (int mask = kWarp / 2; mask; mask /= 2) value[n] = op(value[n], shuffle_xor(value[n], mask));
+    for (int n = 0; n < N; ++n) value[n] = over_lanes(value[n], op);
     auto& place = room_.of_warp[block_turn_ ^= 1];
     for (int n = 0; n < N && lane() == 0; ++n) place[warp()][n] = value[n];
     sync();
@@ -52,11 +59,8 @@ class Team {
     if (size == 1) return;
     std::uint64_t* place = room_.of_block[team_turn_ ^= 1];
     for (int n = 0; n < N && thread() == 0; ++n) place[n] = value[n];
-    cluster_sync();
-    for (int n = 0; n < N; ++n) {
-      value[n] = *peer(place + n, 0);
-      for (int r = 1; r < size; ++r) value[n] = op(value[n], *peer(place + n, r));
-    }
+    wait();
+    for (int n = 0; n < N; ++n) value[n] = over_lanes(of_peer(place + n), op);
   }
 
   WD_DEVICE std::uint64_t sum(std::uint64_t value) {
@@ -102,15 +106,27 @@ class Team {
     if (size == 1) return 0;
     std::uint64_t* place = room_.of_block[team_turn_ ^= 1];
     if (thread() == 0) *place = value;
-    cluster_sync();
-    std::uint64_t before = 0;
-    for (int r = 0; r < rank; ++r) before += *peer(place, r);
-    return before;
+    wait();
+    const std::uint64_t other = of_peer(place);
+    return over_lanes(lane() < rank ? other : 0, Sum{});
   }
+
+  // In each lane what the block of this number has in its shared memory; 0 beyond the last. One lane a block, because such a
+  // read takes long.
+  template <typename Value> WD_DEVICE Value of_peer(Value* shared) const {
+    return lane() < size ? *peer(shared, lane()) : Value(0);
+  }
+
+  // Shared memory that peers read is claimed before it is written again, and lent once it has been read.
+  WD_DEVICE void claim() {
+    if (lent_) wait();
+  }
+  WD_DEVICE void lend() { lent_ = true; }
 
  private:
   Room& room_;
   int block_turn_ = 0, team_turn_ = 0;
+  bool lent_ = false;
 };
 
 }  // namespace warpdraw::WARPDRAW_SIMT

@@ -88,6 +88,8 @@ template <typename T> T atomic_min(T* place, std::type_identity_t<T> value) {
 }
 template <typename T> T atomic_or(T* place, std::type_identity_t<T> value) { return atomic_exchange(place, T(*place | value)); }
 
+inline void wait_for_previous_kernel() {}
+
 inline Bytes16 load_streaming(const Bytes16* from) {
   if (reinterpret_cast<std::uintptr_t>(from) % sizeof *from) throw std::runtime_error("load_streaming: misaligned address");
   Bytes16 value;
