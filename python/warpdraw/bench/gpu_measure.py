@@ -101,7 +101,7 @@ class Bench:
             try:
                 found = self.clock.kernels(bound.call)
             except Exception as error:
-                self._fail(place.point, f"{bound.name}, counting kernels", error)
+                self._fail(place.point, f"counting kernels of {bound.name}", error)
             else:
                 self.kernels.append(asdict(place.point) | {"method": bound.name, "kernels": found})
 
