@@ -270,6 +270,9 @@ def test_a_run_measures_every_place_with_its_floor(document):
         assert record["p10_us"] <= record["median_us"] <= record["p90_us"]
         assert record["bytes"] == Point(COMBINED, record["vocab"], record["batch"], record["dtype"]).bytes
         assert record["gigabytes_per_second"] == pytest.approx(record["bytes"] / record["median_us"] / 1000)
+        assert (record["ran"] != []) == record["method"].startswith(OURS)
+        if record["method"] == f"{OURS}, portable":
+            assert record["ran"] == ["portable.sample"]
     methods = {record["method"] for record in document["results"]}
     assert {OURS, f"{OURS}, portable", IDIOM, EAGER, "one read (amax)"} <= methods
     assert all(goal["met"] is None for goal in document["goals"])

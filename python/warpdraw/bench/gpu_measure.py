@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import ops
+from ..backends import launches
 from .goals import TIME, Goal
 from .gpu_clock import Clock, Run
 from .gpu_grid import COPY, FLOOR, PLAIN, Place, goals_of, methods_of
@@ -54,7 +55,10 @@ class Bench:
         for bound in self._bounds(place, pool, inputs):
             try:
                 bound.check()
-                about[bound.name] = {"counted": bound.counted, "extra_bytes": self.clock.extra_bytes(bound.call)}
+                before = launches()
+                extra = self.clock.extra_bytes(bound.call)
+                ran = [name for name, count in launches().items() if count != before.get(name, 0)]
+                about[bound.name] = {"counted": bound.counted, "extra_bytes": extra, "ran": ran}
                 runs[bound.name] = self.clock.bind(bound.call, len(inputs))
                 bounds[bound.name] = bound
                 bound.poison()
