@@ -134,7 +134,7 @@ wanted=("$@")
 if ((${#wanted[@]} == 0)); then wanted=(build test sanitize bench); fi
 for name in "${wanted[@]}"; do
   case $name in
-    build) stage build 240 bash -c build || exit 1 ;;
+    build) stage build 270 bash -c build || exit 1 ;;
     test) stage test 210 bash -c run_tests ;;
     sanitize) stage sanitize 120 bash -c sanitize ;;
     bench) stage bench 360 bash -c bench ;;
