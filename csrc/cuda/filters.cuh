@@ -21,6 +21,76 @@ struct Surprise {
   }
 };
 
+template <typename T> WD_CALL Boundary cut_sigma(const Row<T> row, const Interval all, float n) {
+  const Deviations deviations(row.x_max, lowest_kept(row, all));
+  std::uint64_t sums[3] = {};
+  over_kept(row, all, [&](float x, std::uint32_t, bool kept) {
+    if (!kept) return;
+    const std::uint64_t steps = std::uint64_t(deviations.steps(x));
+    sums[0] += steps, sums[1] += steps * steps, ++sums[2];
+  });
+  row.team.in_team(sums, Sum{});
+  const double least = deviations.threshold(n, sums[0], sums[1], std::int64_t(sums[2]));
+  if (least <= -double(kLargest)) return keep_all();
+  float x = float(least);
+  if (double(x) < least) x = nextafterf(x, HUGE_VALF);
+  return {x, kLastId};
+}
+
+// What is kept grows from the entropy outwards, the more probable side first where both are equally far.
+template <typename T> WD_CALL Interval keep_typical(const Row<T> row, const Interval all, float p, float scale) {
+  const float highest = highest_kept(row, all);
+  const Sums total = sums_kept(row, highest, scale, all);
+  const std::uint64_t target = nucleus_mass(p, total.mass);
+  const Surprise surprise{highest, scale, total.mean_exponent()};
+  const Measure mass_of{false, highest, scale};
+  const auto nearness = [=](float x, std::uint32_t id) { return all.keeps(x, id) ? surprise.nearness(x) : 0; };
+  const Crossing side = cross_keys(row, all.last.x, nearness, mass_of, 1, 0xffffffff, 0, target);
+  // Among equals: of that side the last in the total order, of the other the first.
+  const bool above = side.key & 1;
+  const auto place = [=](float x, std::uint32_t id) {
+    if (!all.keeps(x, id) || surprise.nearness(x) != side.key) return std::uint64_t(0);
+    return above ? ~rank_key(x, id) : rank_key(x, id);
+  };
+  const Crossing token = cross_keys(row, all.last.x, place, mass_of, 1, ~std::uint64_t(0), side.before, target);
+  const Boundary crossed = boundary_of(above ? ~token.key : token.key);
+  const float far = surprise.distance(crossed.x);
+  if (above) {  // the other side as far as it is nearer
+    const auto inside = [=](float x) { return surprise.is_above(x) || surprise.distance(x) < far; };
+    const float lowest = lowest_logit(highest, inside);
+    return {before(crossed.x, crossed.id), stricter(all.last, {lowest, kLastId})};
+  }
+  const auto beyond = [=](float x) { return surprise.is_above(x) && surprise.distance(x) > far; };
+  Interval keeps{keep_none(), crossed};
+  if (beyond(highest)) keeps.first = {lowest_logit(highest, beyond), kLastId};
+  return keeps;
+}
+
+// Keeps the tokens with at least so much mass, and the first in any case.
+template <typename T>
+WD_CALL Interval at_least(const Row<T> row, Interval keeps, float highest, float scale, double least_mass) {
+  const auto passes = [=](float x) { return reaches(weight(exponent(x, highest, scale)), least_mass); };
+  if (passes(highest))
+    keeps.last = stricter(keeps.last, {lowest_logit(highest, passes), kLastId});
+  else
+    keeps.last = {highest, ids_of(row, highest, keeps).first};
+  return keeps;
+}
+
+template <typename T>
+WD_CALL Interval keep_by_mass(const Row<T> row, Interval keeps, float scale, float epsilon, float eta, float xtc_threshold) {
+  const float highest = highest_kept(row, keeps);  // none of them drops the first
+  const auto mass_only = [&] { return Sums{mass_kept(row, highest, scale, keeps), 0, 0}; };
+  if (epsilon > 0.0f) keeps = at_least(row, keeps, highest, scale, epsilon_mass(epsilon, mass_only()));
+  if (eta > 0.0f) keeps = at_least(row, keeps, highest, scale, eta_mass(eta, sums_kept(row, highest, scale, keeps)));
+  if (xtc_threshold <= 1.0f) {
+    const Interval likely = at_least(row, keeps, highest, scale, epsilon_mass(xtc_threshold, mass_only()));
+    const float x = lowest_kept(row, likely);
+    keeps.first = before(x, ids_of(row, x, likely).last);
+  }
+  return keeps;
+}
+
 template <typename T> class Filters {
  public:
   WD_DEVICE Filters(const Row<T>& row, Filter& filter) : row_(row), filter_(filter), scale_(filter.filter_scale()) {}
@@ -78,7 +148,7 @@ template <typename T> class Filters {
   }
 
   WD_DEVICE void top_k() {
-    if (filter_.k) keep_first(row_, seen_, filter_.k);
+    if (filter_.k) seen_ = keep_first(row_, seen_, filter_.k);
   }
   WD_DEVICE void min_p() {
     if (filter_.min_p <= 0.0f) return;
@@ -103,83 +173,17 @@ template <typename T> class Filters {
     const std::uint64_t total = mass_kept(row_, highest, scale, seen_.keeps), target = nucleus_mass(filter_.p, total);
     // Even without all tokens of this mass or less the rest reaches the target.
     const std::uint64_t light = (total - target) / std::uint64_t(row_.vocab);
-    const auto mass_of = [=](float x) { return mass(weight(exponent(x, highest, scale))); };
+    const Measure mass_of{false, highest, scale};
     const float heavy = lowest_logit(highest, [=](float x) { return mass_of(x) > light; });
-    cut(row_, seen_, fmaxf(seen_.keeps.last.x, heavy), highest, target, mass_of);
+    seen_ = cut(row_, seen_.keeps, fmaxf(seen_.keeps.last.x, heavy), highest, target, mass_of);
   }
 
-  WD_DEVICE void top_n_sigma() {
-    const Interval all = seen_.keeps;
-    const Deviations deviations(row_.x_max, lowest_kept(row_, all));
-    std::uint64_t sums[3] = {};
-    over_kept(row_, all, [&](float x, std::uint32_t, bool kept) {
-      if (!kept) return;
-      const std::uint64_t steps = std::uint64_t(deviations.steps(x));
-      sums[0] += steps, sums[1] += steps * steps, ++sums[2];
-    });
-    row_.team.in_team(sums, Sum{});
-    const double least = deviations.threshold(filter_.top_n_sigma, sums[0], sums[1], std::int64_t(sums[2]));
-    if (least <= -double(kLargest)) return;
-    float x = float(least);
-    if (double(x) < least) x = nextafterf(x, HUGE_VALF);
-    narrow({x, kLastId});
-  }
-
-  // What is kept grows from the entropy outwards, the more probable side first where both are equally far.
+  WD_DEVICE void top_n_sigma() { narrow(cut_sigma(row_, seen_.keeps, filter_.top_n_sigma)); }
   WD_DEVICE void typical_p() {
-    if (filter_.typical_p >= 1.0f) return;
-    const Interval all = seen_.keeps;
-    const float highest = highest_kept(row_, all), scale = scale_;
-    const Sums total = sums_kept(row_, highest, scale, all);
-    const std::uint64_t target = nucleus_mass(filter_.typical_p, total.mass);
-    const Surprise surprise{highest, scale, total.mean_exponent()};
-    const auto mass_of = [=](float x) { return mass(weight(exponent(x, highest, scale))); };
-    const auto nearness = [=](float x, std::uint32_t id) { return all.keeps(x, id) ? surprise.nearness(x) : 0; };
-    const Crossing side = cross_keys(row_, all.last.x, nearness, mass_of, 1, 0xffffffff, 0, target);
-    // Among equals: of that side the last in the total order, of the other the first.
-    const bool above = side.key & 1;
-    const auto place = [=](float x, std::uint32_t id) {
-      if (!all.keeps(x, id) || surprise.nearness(x) != side.key) return std::uint64_t(0);
-      return above ? ~rank_key(x, id) : rank_key(x, id);
-    };
-    const Crossing token = cross_keys(row_, all.last.x, place, mass_of, 1, ~std::uint64_t(0), side.before, target);
-    const Boundary crossed = boundary_of(above ? ~token.key : token.key);
-    const float far = surprise.distance(crossed.x);
-    if (above) {  // the other side as far as it is nearer
-      const auto inside = [=](float x) { return surprise.is_above(x) || surprise.distance(x) < far; };
-      const float lowest = lowest_logit(highest, inside);
-      const Interval keeps{before(crossed.x, crossed.id), stricter(all.last, {lowest, kLastId})};
-      seen_ = {keeps};
-    } else {
-      const auto beyond = [=](float x) { return surprise.is_above(x) && surprise.distance(x) > far; };
-      Interval keeps{keep_none(), crossed};
-      if (beyond(highest)) keeps.first = {lowest_logit(highest, beyond), kLastId};
-      seen_ = {keeps};
-    }
-  }
-
-  // Keeps the tokens with at least so much mass, and the first in any case.
-  WD_DEVICE Interval at_least(Interval keeps, float highest, double least_mass) const {
-    const float scale = scale_;
-    const auto passes = [=](float x) { return reaches(weight(exponent(x, highest, scale)), least_mass); };
-    if (passes(highest))
-      keeps.last = stricter(keeps.last, {lowest_logit(highest, passes), kLastId});
-    else
-      keeps.last = {highest, ids_of(row_, highest, keeps).first};
-    return keeps;
+    if (filter_.typical_p < 1.0f) seen_ = {keep_typical(row_, seen_.keeps, filter_.typical_p, scale_)};
   }
   WD_DEVICE void epsilon_eta_xtc() {
-    Interval keeps = seen_.keeps;
-    const float highest = highest_kept(row_, keeps);  // none of them drops the first
-    const auto mass_only = [&] { return Sums{mass_kept(row_, highest, scale_, keeps), 0, 0}; };
-    if (filter_.epsilon > 0.0f) keeps = at_least(keeps, highest, epsilon_mass(filter_.epsilon, mass_only()));
-    if (filter_.eta > 0.0f) keeps = at_least(keeps, highest, eta_mass(filter_.eta, sums_kept(row_, highest, scale_, keeps)));
-    if (filter_.xtc_threshold <= 1.0f) {
-      const Interval likely = at_least(keeps, highest, epsilon_mass(filter_.xtc_threshold, mass_only()));
-      const float x = lowest_kept(row_, likely);
-      keeps.first = before(x, ids_of(row_, x, likely).last);
-    }
-    seen_ = {keeps};
+    seen_ = {keep_by_mass(row_, seen_.keeps, scale_, filter_.epsilon, filter_.eta, filter_.xtc_threshold)};
   }
 
   const Row<T>& row_;

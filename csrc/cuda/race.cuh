@@ -36,7 +36,7 @@ template <typename T> class Race {
     const Block block = noise_.block(Stream::tile, quad);
     return {{exponential(block.word[0]), exponential(block.word[1]), exponential(block.word[2]), exponential(block.word[3])}};
   }
-  WD_DEVICE bool takes_part(int tile) const { return tile < row_.last && row_.maxima[tile] >= keeps_.last.x; }
+  WD_DEVICE bool takes_part(int tile) const { return row_.has(tile) && row_.maxima[tile] >= keeps_.last.x; }
   WD_DEVICE std::uint64_t mass_of(float x) const { return mass(weight(exponent(x, highest_, scale_))); }
 
   // The largest key that some tile is known to reach: its largest token is one that is kept.

@@ -6,7 +6,7 @@
 namespace warpdraw::WARPDRAW_SIMT {
 
 // The place of a token in the total order of the row as it is in memory, from 1.
-template <typename T> WD_DEVICE std::int32_t rank_of(const Row<T>& row, Boundary token) {
+template <typename T> WD_CALL std::int32_t rank_of(const Row<T> row, const Boundary token) {
   std::uint64_t upto = 0;
   row.over_tokens(token.x, [&](float x, std::uint32_t id) { upto += token.keeps(x, id); });
   return std::int32_t(row.team.sum(upto));
@@ -14,7 +14,7 @@ template <typename T> WD_DEVICE std::int32_t rank_of(const Row<T>& row, Boundary
 
 // The ids go out in their order: tile by tile, a warp each.
 template <typename T>
-WD_DEVICE void report_kept(const SampleOutputs& out, std::int64_t b, const Row<T>& row, const Interval& keeps) {
+WD_CALL void report_kept(const SampleOutputs& out, std::int64_t b, const Row<T> row, const Interval keeps) {
   if (!out.kept_count && !out.kept_ids) return;
   std::uint64_t mine = 0;
   over_kept(row, keeps, [&](float, std::uint32_t, bool kept) { mine += kept; });
@@ -47,8 +47,8 @@ WD_DEVICE void report_kept(const SampleOutputs& out, std::int64_t b, const Row<T
 }
 
 // The first tokens of an interval with their log-probabilities, as many at a time as are ranked together.
-template <typename T> WD_DEVICE void report_top(const SampleOutputs& out, std::int64_t b, const Row<T>& row, Interval keeps,
-                                                float highest, float scale, std::uint64_t total) {
+template <typename T> WD_CALL void report_top(const SampleOutputs& out, std::int64_t b, const Row<T> row, Interval keeps,
+                                              float highest, float scale, std::uint64_t total) {
   const std::int64_t room = out.top_count();
   std::int64_t done = 0;
   while (done < room) {

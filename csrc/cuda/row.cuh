@@ -23,7 +23,6 @@ WD_HD inline std::int64_t tiles_for_each(std::int64_t tiles, std::int64_t blocks
 }
 
 inline constexpr int kTogether = 4;  // reads that do not wait for each other, or pairs of them
-inline constexpr std::uint32_t kNoToken = 0xffffffff;
 
 template <typename T> struct Row {
   Team& team;
@@ -48,35 +47,33 @@ template <typename T> struct Row {
   }
   WD_DEVICE bool has(std::int64_t tile) const { return tile >= first && tile < last; }
 
-  // Calls visit(logit, id) for the tokens of these tiles, other than candidates too; all lanes of a warp at once. Several tiles
-  // are read together, so that their reads wait for each other no longer than one takes.
+  // Calls visit(logit, id) for the tokens of this block's tiles whose maximum is at least x, other than candidates too; all
+  // lanes of a warp at once. Several tiles are read together, so that their reads wait for each other no longer than one takes.
   template <typename Visit> WD_DEVICE void over_tokens(float x, Visit visit) const {
     for (int group = first + warp() * kWarp; group < last; group += kThreads) {
       const int mine = group + lane();
       std::uint32_t left = ballot(mine < last && maxima[mine] >= x);
       while (left) {
-        std::uint32_t id[kTogether][kHalves];
+        int tile[kTogether];
         float logit[kTogether][kHalves];
         WD_UNROLL
         for (int i = 0; i < kTogether; ++i) {
-          if (!left) {
-            id[i][0] = kNoToken;
-            continue;
-          }
-          const int tile = group + lowest_bit(left);
+          tile[i] = left ? group + lowest_bit(left) : -1;
           left &= left - 1;
           WD_UNROLL
-          for (int h = 0; h < kHalves; ++h) {
-            id[i][h] = std::uint32_t(tile * kTile + h * kWarp + lane());
-            logit[i][h] = at(id[i][h]);
-          }
+          for (int h = 0; h < kHalves; ++h) logit[i][h] = tile[i] < 0 ? -HUGE_VALF : at(tile[i] * kTile + h * kWarp + lane());
         }
-        WD_UNROLL
-        for (int i = 0; i < kTogether; ++i) {
-          if (id[i][0] == kNoToken) break;
+        do {  // the first of them, while there is one
           WD_UNROLL
-          for (int h = 0; h < kHalves; ++h) visit(logit[i][h], id[i][h]);
-        }
+          for (int h = 0; h < kHalves; ++h) visit(logit[0][h], std::uint32_t(tile[0] * kTile + h * kWarp + lane()));
+          WD_UNROLL
+          for (int i = 0; i + 1 < kTogether; ++i) {
+            tile[i] = tile[i + 1];
+            WD_UNROLL
+            for (int h = 0; h < kHalves; ++h) logit[i][h] = logit[i + 1][h];
+          }
+          tile[kTogether - 1] = -1;
+        } while (tile[0] >= 0);
       }
     }
   }
@@ -110,7 +107,7 @@ WD_DEVICE float largest_of_lanes(float x, int lanes) {
 }
 
 // The maxima of this block's tiles.
-template <typename T> WD_DEVICE void find_maxima(const Row<T>& row) {
+template <typename T> WD_CALL void find_maxima(const Row<T> row) {
   for (int tile = row.first + warp(); tile < row.last; tile += kWarps * kTogether) {
     float x[kTogether];
     WD_UNROLL

@@ -161,11 +161,18 @@ struct Selection {
   std::int64_t listed = -1;  // how many; -1 if they are not listed
 };
 
+// What a token counts for: 1, or its mass.
+struct Measure {
+  bool counts;
+  float highest, scale;  // of the mass
+
+  WD_DEVICE std::uint64_t operator()(float x) const { return counts ? 1 : mass(weight(exponent(x, highest, scale))); }
+};
+
 // Ends the interval with the token where the sum of measure(logit) over it reaches the target, which it does at or above `low`.
 // `high` is its largest logit.
-template <typename T, typename Measure>
-WD_DEVICE void cut(const Row<T>& row, Selection& seen, float low, float high, std::uint64_t target, Measure measure) {
-  const Interval keeps = seen.keeps;
+template <typename T> WD_CALL Selection cut(const Row<T> row, const Interval keeps, float low, float high, std::uint64_t target,
+                                            const Measure measure) {
   const Steps steps(low, high);
   const auto in_play = [&](float logit, std::uint32_t id) { return logit >= low && keeps.keeps(logit, id); };
   sum_bins(row, low, [&](float logit, std::uint32_t id) { return in_play(logit, id) ? steps.of(logit) : -1; }, measure);
@@ -174,17 +181,15 @@ WD_DEVICE void cut(const Row<T>& row, Selection& seen, float low, float high, st
   const int bin = int(crossing(row.team, row.scratch, kList, target, bins, before));
   const auto member = [&](float logit, std::uint32_t id) { return in_play(logit, id) && steps.of(logit) == bin; };
   const std::uint32_t count = gather(row, low, member);
-  seen.listed = -1;
   if (count <= kList) {
     rank(row.scratch, count);
     const auto measured = [&](std::uint32_t i) { return measure(key_logit(row.scratch.all[i])); };
     const std::uint32_t at = crossing(row.team, row.scratch, count, target - before, measured, inside);
-    seen.keeps.last = boundary_of(row.scratch.all[at]);
-    return;
+    return {{keeps.first, boundary_of(row.scratch.all[at])}};
   }
   const auto key = [&](float logit, std::uint32_t id) { return member(logit, id) ? rank_key(logit, id) : 0; };
   const Crossing found = cross_keys(row, low, key, measure, rank_key(low, kLastId), rank_key(high, 0), before, target);
-  seen.keeps.last = boundary_of(found.key);
+  return {{keeps.first, boundary_of(found.key)}};
 }
 
 // A logit that at least k tiles reach with their maxima, and not many more; -kLargest if there are too few.
@@ -217,48 +222,33 @@ template <typename T> WD_DEVICE float pivot(const Row<T>& row, std::int64_t k) {
   return unordered(low);
 }
 
-// Lists the tokens of the interval that reach a logit, if they are few.
-template <typename T> WD_DEVICE void list(const Row<T>& row, Selection& seen, float x) {
-  const Interval keeps = seen.keeps;
+// Lists the tokens of the interval that reach a logit; -1 if they are too many.
+template <typename T> WD_CALL std::int64_t list(const Row<T> row, const Interval keeps, float x) {
   const std::uint32_t count =
       gather(row, x, [&](float logit, std::uint32_t id) { return logit >= x && keeps.keeps(logit, id); });
-  seen.listed = count <= kList ? std::int64_t(count) : -1;
-  if (count <= kList) rank(row.scratch, count);
+  if (count > kList) return -1;
+  rank(row.scratch, count);
+  return count;
 }
 
 // The first k tokens of what is seen.
-template <typename T> WD_DEVICE void keep_first(const Row<T>& row, Selection& seen, std::int64_t k) {
-  const bool prefix = seen.keeps.is_prefix();
-  if (prefix && k <= row.tiles && k <= kList) {  // the maxima of the tiles tell without reading the row again
-    const float x = fmaxf(pivot(row, k), seen.keeps.last.x);
-    Selection few{seen.keeps};
-    list(row, few, x);
-    if (few.listed >= 0) {
-      if (few.listed >= k) {
-        seen.keeps.last = boundary_of(row.scratch.all[k - 1]);
-        seen.listed = k;
-        return;
-      }
-      if (x <= seen.keeps.last.x) {  // all that is seen
-        seen.listed = few.listed;
-        return;
-      }
-    }
+template <typename T> WD_CALL Selection keep_first(const Row<T> row, const Selection seen, std::int64_t k) {
+  const Interval keeps = seen.keeps;
+  if (keeps.is_prefix() && k <= row.tiles && k <= kList) {  // the maxima of the tiles tell without reading the row again
+    const float x = fmaxf(pivot(row, k), keeps.last.x);
+    const std::int64_t listed = list(row, keeps, x);
+    if (listed >= k) return {{keeps.first, boundary_of(row.scratch.all[k - 1])}, k};
+    if (listed >= 0 && x <= keeps.last.x) return {keeps, listed};  // all that is seen
   }
-  seen.listed = -1;
-  std::uint64_t count = 0;
-  over_kept(row, seen.keeps, [&](float, std::uint32_t, bool kept) { count += kept; });
-  if (std::int64_t(row.team.sum(count)) <= k) return;
-  const float low = lowest_kept(row, seen.keeps), high = highest_kept(row, seen.keeps);
-  cut(row, seen, low, high, std::uint64_t(k), [](float) { return std::uint64_t(1); });
+  const std::int64_t count = sums_kept(row, row.x_max, kLog2E, keeps).count;
+  if (count <= k) return {keeps};
+  return cut(row, keeps, lowest_kept(row, keeps), highest_kept(row, keeps), std::uint64_t(k), {true, 0.0f, 0.0f});
 }
 
 // Ranks the first tokens of an interval, at most so many, in scratch.all; returns how many there are.
 template <typename T> WD_DEVICE std::int64_t rank_first(const Row<T>& row, const Interval& keeps, std::int64_t most) {
-  Selection first{keeps};
-  keep_first(row, first, most < kList ? most : kList);
-  if (first.listed < 0) list(row, first, first.keeps.last.x);
-  return first.listed;
+  const Selection first = keep_first(row, Selection{keeps}, most < kList ? most : kList);
+  return first.listed >= 0 ? first.listed : list(row, first.keeps, first.keeps.last.x);
 }
 
 }  // namespace warpdraw::WARPDRAW_SIMT

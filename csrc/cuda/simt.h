@@ -25,10 +25,13 @@ struct alignas(16) Bytes16 {
 
 #ifndef __CUDACC__
 #define WD_UNROLL
+#define WD_CALL inline
 #include "cuda_host/simt.h"
 #else
 
 #define WD_UNROLL _Pragma("unroll")
+// A function of which one copy exists. It takes rows by value, so that they stay in registers where they come from.
+#define WD_CALL __device__ __noinline__
 
 #define WD_DEVICE __device__ __forceinline__
 #define WD_KERNEL __global__ void __launch_bounds__(::warpdraw::simt::kThreads)

@@ -17,7 +17,7 @@ template <typename T, typename Visit> WD_DEVICE void over_kept(const Row<T>& row
 // A logit below which every mass is zero.
 WD_DEVICE float massless_below(float highest, float scale) { return highest - 41.0f / scale; }
 
-template <typename T> WD_DEVICE std::uint64_t mass_kept(const Row<T>& row, float highest, float scale, const Interval& keeps) {
+template <typename T> WD_CALL std::uint64_t mass_kept(const Row<T> row, float highest, float scale, const Interval keeps) {
   std::uint64_t sum = 0;
   const float x = fmaxf(keeps.last.x, massless_below(highest, scale));
   over_kept(row, keeps, x, [&](float logit, std::uint32_t, bool kept) {
@@ -26,7 +26,7 @@ template <typename T> WD_DEVICE std::uint64_t mass_kept(const Row<T>& row, float
   return row.team.sum(sum);
 }
 
-template <typename T> WD_DEVICE Sums sums_kept(const Row<T>& row, float highest, float scale, const Interval& keeps) {
+template <typename T> WD_CALL Sums sums_kept(const Row<T> row, float highest, float scale, const Interval keeps) {
   std::uint64_t sums[3] = {};
   over_kept(row, keeps, [&](float logit, std::uint32_t, bool kept) {
     if (!kept) return;
@@ -37,16 +37,18 @@ template <typename T> WD_DEVICE Sums sums_kept(const Row<T>& row, float highest,
   return {sums[0], sums[1], std::int64_t(sums[2])};
 }
 
-template <typename T> WD_DEVICE float highest_kept(const Row<T>& row, const Interval& keeps) {
-  if (keeps.is_prefix()) return row.x_max;
+template <typename T> WD_CALL float search_highest(const Row<T> row, const Interval keeps) {
   std::uint64_t highest = 0;
   over_kept(row, keeps, [&](float logit, std::uint32_t, bool kept) {
     if (kept) highest = Largest{}(highest, ordered(logit));
   });
   return unordered(std::uint32_t(row.team.largest(highest)));
 }
+template <typename T> WD_DEVICE float highest_kept(const Row<T>& row, const Interval& keeps) {
+  return keeps.is_prefix() ? row.x_max : search_highest(row, keeps);
+}
 
-template <typename T> WD_DEVICE float lowest_kept(const Row<T>& row, const Interval& keeps) {
+template <typename T> WD_CALL float lowest_kept(const Row<T> row, const Interval keeps) {
   std::uint64_t lowest = 0;
   over_kept(row, keeps, [&](float logit, std::uint32_t, bool kept) {
     if (kept) lowest = Largest{}(lowest, ~ordered(logit));
@@ -58,7 +60,7 @@ struct Ids {
   std::uint32_t first, last;
 };
 // Of the kept tokens of one logit.
-template <typename T> WD_DEVICE Ids ids_of(const Row<T>& row, float x, const Interval& keeps) {
+template <typename T> WD_CALL Ids ids_of(const Row<T> row, float x, const Interval keeps) {
   std::uint64_t found[2] = {};
   over_kept(row, keeps, x, [&](float logit, std::uint32_t id, bool kept) {
     if (!kept || logit != x) return;
