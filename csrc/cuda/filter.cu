@@ -1,4 +1,5 @@
 // filter_logits and filter_probs: what the filters keep, then one pass that writes the row.
+#define WARPDRAW_CALLS
 #include "cuda/filters.cuh"
 #include "cuda/rows.cuh"
 
@@ -7,6 +8,7 @@ namespace {
 
 // What both have in common.
 struct FilterWork {
+  static constexpr bool kAll = true;
   Inputs in;
   Order order;
 
@@ -22,8 +24,8 @@ template <typename T> struct LogitsWork : FilterWork {
   WD_DEVICE void reject(const Team& team, std::int64_t b) const {
     fill_row(team, out.row(b), out.shape[1], minus_infinity<T>());
   }
-  WD_DEVICE void run(Row<T>& row, std::int64_t b, Filter& filter, std::int64_t) const {
-    const Interval keeps = Filters<T>(row, filter).chain().keeps;
+  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter, std::int64_t) const {
+    const Interval keeps = Filters(row, filter).chain().keeps;
     // May write where it reads: a token is read before it is written.
     row.write(out.row(b), [&](float x, std::int64_t id) {
       return keeps.keeps(x, std::uint32_t(id)) ? row.logits[id - row.origin] : minus_infinity<T>();
@@ -35,8 +37,8 @@ struct ProbsWork : FilterWork {
   View<float, 2> out;
 
   WD_DEVICE void reject(const Team& team, std::int64_t b) const { fill_row(team, out.row(b), out.shape[1], float_of(kNaN)); }
-  template <typename T> WD_DEVICE void run(Row<T>& row, std::int64_t b, Filter& filter, std::int64_t) const {
-    const Interval keeps = Filters<T>(row, filter).chain().keeps;
+  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter, std::int64_t) const {
+    const Interval keeps = Filters(row, filter).chain().keeps;
     const float highest = highest_kept(row, keeps), scale = filter.scale;
     const std::uint64_t total = mass_kept(row, highest, scale, keeps);
     row.write(out.row(b), [&](float x, std::int64_t id) {

@@ -21,7 +21,7 @@ struct Surprise {
   }
 };
 
-template <typename T> WD_CALL Boundary cut_sigma(const Row<T> row, const Interval all, float n) {
+template <typename R> WD_CALL Boundary cut_sigma(const R row, const Interval all, float n) {
   const Deviations deviations(row.x_max, lowest_kept(row, all));
   std::uint64_t sums[3] = {};
   over_kept(row, all, [&](float x, std::uint32_t, bool kept) {
@@ -38,7 +38,7 @@ template <typename T> WD_CALL Boundary cut_sigma(const Row<T> row, const Interva
 }
 
 // What is kept grows from the entropy outwards, the more probable side first where both are equally far.
-template <typename T> WD_CALL Interval keep_typical(const Row<T> row, const Interval all, float p, float scale) {
+template <typename R> WD_CALL Interval keep_typical(const R row, const Interval all, float p, float scale) {
   const float highest = highest_kept(row, all);
   const Sums total = sums_kept(row, highest, scale, all);
   const std::uint64_t target = nucleus_mass(p, total.mass);
@@ -67,8 +67,7 @@ template <typename T> WD_CALL Interval keep_typical(const Row<T> row, const Inte
 }
 
 // Keeps the tokens with at least so much mass, and the first in any case.
-template <typename T>
-WD_CALL Interval at_least(const Row<T> row, Interval keeps, float highest, float scale, double least_mass) {
+template <typename R> WD_CALL Interval at_least(const R row, Interval keeps, float highest, float scale, double least_mass) {
   const auto passes = [=](float x) { return reaches(weight(exponent(x, highest, scale)), least_mass); };
   if (passes(highest))
     keeps.last = stricter(keeps.last, {lowest_logit(highest, passes), kLastId});
@@ -77,8 +76,8 @@ WD_CALL Interval at_least(const Row<T> row, Interval keeps, float highest, float
   return keeps;
 }
 
-template <typename T>
-WD_CALL Interval keep_by_mass(const Row<T> row, Interval keeps, float scale, float epsilon, float eta, float xtc_threshold) {
+template <typename R>
+WD_CALL Interval keep_by_mass(const R row, Interval keeps, float scale, float epsilon, float eta, float xtc_threshold) {
   const float highest = highest_kept(row, keeps);  // none of them drops the first
   const auto mass_only = [&] { return Sums{mass_kept(row, highest, scale, keeps), 0, 0}; };
   if (epsilon > 0.0f) keeps = at_least(row, keeps, highest, scale, epsilon_mass(epsilon, mass_only()));
@@ -91,21 +90,21 @@ WD_CALL Interval keep_by_mass(const Row<T> row, Interval keeps, float scale, flo
   return keeps;
 }
 
-template <typename T> class Filters {
+template <typename R> class Filters {
  public:
-  WD_DEVICE Filters(const Row<T>& row, Filter& filter) : row_(row), filter_(filter), scale_(filter.filter_scale()) {}
+  WD_DEVICE Filters(const R& row, Filter& filter) : row_(row), filter_(filter), scale_(filter.filter_scale()) {}
 
   // What all filters keep together. The row has a candidate and no +inf. Sets the scale of the draw where it depends on the
   // row.
   WD_DEVICE Selection chain() {
-    const bool dynamic = filter_.dynatemp_range > 0.0f;
+    const bool dynamic = R::kAll && filter_.dynatemp_range > 0.0f;
     if (filter_.greedy()) return first_token();
     if (dynamic && !filter_.draws_last()) {
       set_dynamic_temperature(filter_, sums_kept(row_, row_.x_max, kLog2E, seen_.keeps));
       if (filter_.temperature == 0.0f) return first_token();
       scale_ = filter_.filter_scale();
     }
-    if (filter_.top_n_sigma > 0.0f) top_n_sigma();
+    if (R::kAll && filter_.top_n_sigma > 0.0f) top_n_sigma();
     const Interval all = seen_.keeps;
     for (int i = 0; i < kSteps; ++i) {  // a loop, so that the code of a filter exists once
       switch (step_of(filter_.order, i)) {
@@ -123,11 +122,12 @@ template <typename T> class Filters {
           break;
         }
         case Step::typical_p:
-          typical_p();
+          if constexpr (R::kAll) typical_p();
           break;
       }
     }
-    if (filter_.epsilon > 0.0f || filter_.eta > 0.0f || filter_.xtc_threshold <= 1.0f) epsilon_eta_xtc();
+    if constexpr (R::kAll)
+      if (filter_.epsilon > 0.0f || filter_.eta > 0.0f || filter_.xtc_threshold <= 1.0f) epsilon_eta_xtc();
     if (dynamic && filter_.draws_last()) {
       const float highest = highest_kept(row_, seen_.keeps);
       set_dynamic_temperature(filter_, sums_kept(row_, highest, kLog2E, seen_.keeps));
@@ -186,7 +186,7 @@ template <typename T> class Filters {
     seen_ = {keep_by_mass(row_, seen_.keeps, scale_, filter_.epsilon, filter_.eta, filter_.xtc_threshold)};
   }
 
-  const Row<T>& row_;
+  const R& row_;
   Filter& filter_;
   float scale_;
   Selection seen_{{keep_none(), keep_all()}};

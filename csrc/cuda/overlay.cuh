@@ -120,7 +120,6 @@ template <typename T> class OverlayBuilder {
         e.x -= dry_penalty(edits_.dry_multiplier, edits_.dry_base, e.copied - edits_.dry_allowed);
       if (e.banned) e.x = -HUGE_VALF;
     });
-    sync();
   }
 
  private:
@@ -152,7 +151,6 @@ template <typename T> class OverlayBuilder {
       const std::int32_t id = edits_.allowed[i];
       if (is_mine(id) && (!bitmask() || (bitmask()[id / 32] >> id % 32 & 1))) atomic_or(&allowed[id / 32], 1u << id % 32);
     });
-    sync();
   }
 
   template <typename Visit> WD_DEVICE void over_lists(Visit visit) const {
@@ -185,7 +183,6 @@ template <typename T> class OverlayBuilder {
       if (exists) before_[word] = std::uint32_t(place + lower);
       place += total;
     }
-    sync();
   }
   WD_DEVICE void start() {
     const std::uint32_t* allowed = overlay_.allowed;
@@ -208,7 +205,6 @@ template <typename T> class OverlayBuilder {
       for (std::int64_t j = i + 1; left; ++j)
         if (edits_.bias_ids[j] == edits_.bias_ids[i]) e.x += edits_.bias[j], --left;
     });
-    sync();
   }
 
   WD_DEVICE void count_tokens() {

@@ -14,9 +14,9 @@ struct Drawn {
 // A race key and its index as one integer: the larger key wins, the lower index on a tie. A key is not negative.
 WD_DEVICE std::uint64_t entry_of(float key, std::uint32_t index) { return std::uint64_t(bits_of(key)) << 32 | ~index; }
 
-template <typename T> class Race {
+template <typename R> class Race {
  public:
-  WD_DEVICE Race(const Row<T>& row, const Interval& keeps, float highest, float scale, const Noise& noise)
+  WD_DEVICE Race(const R& row, const Interval& keeps, float highest, float scale, const Noise& noise)
       : row_(row), keeps_(keeps), highest_(highest), scale_(scale), noise_(noise) {}
 
   WD_DEVICE Drawn run() {
@@ -106,7 +106,7 @@ template <typename T> class Race {
     drawn.x = row_.at(drawn.token);
   }
 
-  const Row<T>& row_;
+  const R& row_;
   const Interval& keeps_;
   float highest_, scale_;
   const Noise& noise_;

@@ -6,15 +6,14 @@
 namespace warpdraw::WARPDRAW_SIMT {
 
 // The place of a token in the total order of the row as it is in memory, from 1.
-template <typename T> WD_CALL std::int32_t rank_of(const Row<T> row, const Boundary token) {
+template <typename R> WD_CALL std::int32_t rank_of(const R row, const Boundary token) {
   std::uint64_t upto = 0;
   row.over_tokens(token.x, [&](float x, std::uint32_t id) { upto += token.keeps(x, id); });
   return std::int32_t(row.team.sum(upto));
 }
 
 // The ids go out in their order: tile by tile, a warp each.
-template <typename T>
-WD_CALL void report_kept(const SampleOutputs& out, std::int64_t b, const Row<T> row, const Interval keeps) {
+template <typename R> WD_CALL void report_kept(const SampleOutputs& out, std::int64_t b, const R row, const Interval keeps) {
   if (!out.kept_count && !out.kept_ids) return;
   std::uint64_t mine = 0;
   over_kept(row, keeps, [&](float, std::uint32_t, bool kept) { mine += kept; });
@@ -47,7 +46,7 @@ WD_CALL void report_kept(const SampleOutputs& out, std::int64_t b, const Row<T> 
 }
 
 // The first tokens of an interval with their log-probabilities, as many at a time as are ranked together.
-template <typename T> WD_CALL void report_top(const SampleOutputs& out, std::int64_t b, const Row<T> row, Interval keeps,
+template <typename R> WD_CALL void report_top(const SampleOutputs& out, std::int64_t b, const R row, Interval keeps,
                                               float highest, float scale, std::uint64_t total) {
   const std::int64_t room = out.top_count();
   std::int64_t done = 0;

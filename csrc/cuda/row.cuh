@@ -24,7 +24,10 @@ WD_HD inline std::int64_t tiles_for_each(std::int64_t tiles, std::int64_t blocks
 
 inline constexpr int kTogether = 4;  // reads that do not wait for each other, or pairs of them
 
-template <typename T> struct Row {
+template <typename Element, bool kEverything> struct Row {
+  using T = Element;
+  static constexpr bool kAll = kEverything;  // whether there may be an overlay
+
   Team& team;
   Scratch& scratch;
   const T* logits;  // of token `origin` and the ones after it
@@ -42,7 +45,8 @@ template <typename T> struct Row {
   WD_DEVICE float at(std::int64_t id) const {
     if (id >= vocab) return -HUGE_VALF;
     float x = raw(id);
-    if (overlay.changes()) x = overlay.apply(x, std::uint32_t(id));
+    if constexpr (kAll)
+      if (overlay.changes()) x = overlay.apply(x, std::uint32_t(id));
     return marks_infinity ? indicator_of_infinity(x) : x;
   }
   WD_DEVICE bool has(std::int64_t tile) const { return tile >= first && tile < last; }
@@ -107,7 +111,7 @@ WD_DEVICE float largest_of_lanes(float x, int lanes) {
 }
 
 // The maxima of this block's tiles.
-template <typename T> WD_CALL void find_maxima(const Row<T> row) {
+template <typename R> WD_CALL void find_maxima(const R row) {
   for (int tile = row.first + warp(); tile < row.last; tile += kWarps * kTogether) {
     float x[kTogether];
     WD_UNROLL
@@ -125,7 +129,7 @@ template <typename T> WD_CALL void find_maxima(const Row<T> row) {
 
 // Reads this block's whole tiles of a row that nothing changes, 16 bytes a lane, and finds their maxima on the way. Copies them
 // to `resident` if there is one. Returns the first tile that is left.
-template <typename T> WD_DEVICE int stream_tiles(const Row<T>& row, const T* memory, T* resident) {
+template <typename R, typename T> WD_DEVICE int stream_tiles(const R& row, const T* memory, T* resident) {
   constexpr int kElements = 16 / sizeof(T), kLanes = kTile / kElements, kEach = kWarp / kLanes;  // tiles of one load of a warp
   constexpr int kLoads = 4;                                                                      // in flight
   const int whole = row.vocab / kTile < row.last ? int(row.vocab / kTile) : row.last;
@@ -164,8 +168,8 @@ template <typename T> WD_DEVICE bool starts_at_16_bytes(const T* memory) {
 
 // Brings this block's part of a row, from `memory`, and the maxima of its tiles; to shared memory if `resident` is given. The
 // row then reads from there.
-template <typename T> WD_DEVICE void read_row(Row<T>& row, const T* memory, T* resident) {
-  const bool plain = !row.overlay.changes();
+template <typename R, typename T> WD_DEVICE void read_row(R& row, const T* memory, T* resident) {
+  const bool plain = !R::kAll || !row.overlay.changes();
   int next = row.first;
   if (starts_at_16_bytes(memory) && (plain || resident)) next = stream_tiles(row, memory, resident);
   if (resident) {
@@ -179,14 +183,14 @@ template <typename T> WD_DEVICE void read_row(Row<T>& row, const T* memory, T* r
   if (!plain) {
     find_maxima(row);
   } else if (next < row.last) {
-    Row<T> rest = row;
+    R rest = row;
     rest.first = next;
     find_maxima(rest);
   }
 }
 
 // Gives every block the maxima of all tiles, and finds the largest.
-template <typename T> WD_DEVICE void share_maxima(Row<T>& row, std::int64_t each) {
+template <typename R> WD_DEVICE void share_maxima(R& row, std::int64_t each) {
   Team& team = row.team;
   team.wait();
   float highest = -HUGE_VALF;
@@ -209,7 +213,7 @@ template <typename T> WD_DEVICE void share_maxima(Row<T>& row, std::int64_t each
 }
 
 // A row with +inf draws equally among those tokens.
-template <typename T> WD_DEVICE void mark_infinity(Row<T>& row) {
+template <typename R> WD_DEVICE void mark_infinity(R& row) {
   if (!(row.x_max > kLargest)) return;
   row.team.claim();
   for (int tile = thread(); tile < row.tiles; tile += kThreads) row.maxima[tile] = indicator_of_infinity(row.maxima[tile]);

@@ -43,28 +43,35 @@ template <typename T, typename Work> struct Visit {
         filter(params.work.filter(row)),
         room(params.room + row * params.plan.bytes) {}
 
-  WD_DEVICE bool is_valid() const { return filter.valid && edits.valid && block_finds_valid(edits, p.logits.shape[1]); }
+  WD_DEVICE bool is_valid() const {
+    if constexpr (Work::kAll) return filter.valid && edits.valid && block_finds_valid(edits, p.logits.shape[1]);
+    return filter.valid && edits.valid;
+  }
   WD_DEVICE const T* memory() const { return p.logits.row(b); }
 
   // The tiles from `first` on, as many as a block has.
-  WD_DEVICE Row<T> row(std::int64_t first, std::int64_t count, float* maxima) {
+  using Rows = Row<T, Work::kAll>;
+  WD_DEVICE Rows row(std::int64_t first, std::int64_t count, float* maxima) {
     const std::int64_t size = p.logits.shape[1], tiles = tiles_of(size), end = first + count;
-    return {.team = team,
-            .scratch = scratch,
-            .logits = memory(),
-            .origin = 0,
-            .size = size,
-            .vocab = edits.vocab,
-            .tiles = int(tiles),
-            .first = int(first < tiles ? first : tiles),
-            .last = int(end < tiles ? end : tiles),
-            .maxima = maxima,
-            .overlay = overlay_of(edits, p.plan, room)};
+    Rows row{.team = team,
+             .scratch = scratch,
+             .logits = memory(),
+             .origin = 0,
+             .size = size,
+             .vocab = edits.vocab,
+             .tiles = int(tiles),
+             .first = int(first < tiles ? first : tiles),
+             .last = int(end < tiles ? end : tiles),
+             .maxima = maxima,
+             .overlay = {}};
+    if constexpr (Work::kAll) row.overlay = overlay_of(edits, p.plan, room);
+    return row;
   }
-  WD_DEVICE void build_overlay(const Row<T>& row) {
-    if (row.overlay.changes()) OverlayBuilder<T>(team, edits, memory(), row.overlay, row.first, row.last).build();
+  WD_DEVICE void build_overlay(const Rows& row) {
+    if constexpr (Work::kAll)
+      if (row.overlay.changes()) OverlayBuilder<T>(team, edits, memory(), row.overlay, row.first, row.last).build();
   }
-  WD_DEVICE void work(Row<T>& row, std::int64_t each) {
+  WD_DEVICE void work(Rows& row, std::int64_t each) {
     share_maxima(row, each);
     if (!(row.x_max >= -kLargest)) return p.work.reject(team, b);
     mark_infinity(row);
@@ -77,7 +84,7 @@ template <typename T, typename Work> WD_KERNEL cluster_kernel(WD_GRID_CONSTANT c
   if (!visit.is_valid()) return p.work.reject(visit.team, visit.b);
   auto* maxima = reinterpret_cast<float*>(shared_memory() + kScratchBytes);
   auto* resident = reinterpret_cast<T*>(shared_memory() + kScratchBytes + maxima_bytes(tiles_of(p.logits.shape[1])));
-  Row<T> row = visit.row(visit.team.rank * p.each, p.each, maxima);
+  auto row = visit.row(visit.team.rank * p.each, p.each, maxima);
   visit.build_overlay(row);
   read_row(row, visit.memory(), resident);
   visit.work(row, p.each);
@@ -88,7 +95,7 @@ template <typename T, typename Work> WD_KERNEL maxima_kernel(WD_GRID_CONSTANT co
   const std::int64_t blocks = (tiles_of(p.logits.shape[1]) + p.each - 1) / p.each;
   Visit<T, Work> visit(p, block_x() / blocks);
   if (!visit.is_valid()) return;
-  Row<T> row = visit.row(block_x() % blocks * p.each, p.each, reinterpret_cast<float*>(visit.room + p.plan.maxima));
+  auto row = visit.row(block_x() % blocks * p.each, p.each, reinterpret_cast<float*>(visit.room + p.plan.maxima));
   visit.build_overlay(row);
   read_row(row, visit.memory(), static_cast<T*>(nullptr));
 }
@@ -100,7 +107,7 @@ template <typename T, typename Work> WD_KERNEL finish_kernel(WD_GRID_CONSTANT co
   const std::int64_t tiles = tiles_of(p.logits.shape[1]);
   auto* found = reinterpret_cast<float*>(visit.room + p.plan.maxima);
   auto* maxima = p.shares_maxima ? reinterpret_cast<float*>(shared_memory() + kScratchBytes) : found;
-  Row<T> row = visit.row(0, tiles, maxima);
+  auto row = visit.row(0, tiles, maxima);
   for (std::int64_t tile = thread(); tile < tiles && p.shares_maxima; tile += kThreads) maxima[tile] = found[tile];
   visit.work(row, tiles);
 }

@@ -11,7 +11,7 @@ static_assert(kList == 1 << kListBits && kEach * kThreads == kList);
 
 // Gathers the keys of the tokens that `take` wants, of tiles that reach x. Returns how many there are; they are in scratch.all,
 // unless they are too many.
-template <typename T, typename Take> WD_DEVICE std::uint32_t gather(const Row<T>& row, float x, Take take) {
+template <typename R, typename Take> WD_DEVICE std::uint32_t gather(const R& row, float x, Take take) {
   Scratch& scratch = row.scratch;
   row.team.claim();
   if (thread() == 0) scratch.count = 0;
@@ -91,8 +91,7 @@ template <typename Value> WD_DEVICE std::uint32_t crossing(Team& team, Scratch& 
 }
 
 // Sums measure(logit) over the tokens in scratch.all by bin(logit, id), which is negative for those that do not take part.
-template <typename T, typename Bin, typename Measure>
-WD_DEVICE void sum_bins(const Row<T>& row, float x, Bin bin, Measure measure) {
+template <typename R, typename Bin, typename Measure> WD_DEVICE void sum_bins(const R& row, float x, Bin bin, Measure measure) {
   Scratch& scratch = row.scratch;
   row.team.claim();
   for (int i = thread(); i < kList; i += kThreads) scratch.own[i] = 0;
@@ -120,8 +119,8 @@ struct Crossing {
 
 // The largest key such that measure(logit), summed over the tokens of this key and of larger ones, together with `before`
 // reaches the target. key(logit, id) is zero for tokens that do not take part; the others' are in [low, high].
-template <typename T, typename Key, typename Measure>
-WD_DEVICE Crossing cross_keys(const Row<T>& row, float x, Key key, Measure measure, std::uint64_t low, std::uint64_t high,
+template <typename R, typename Key, typename Measure>
+WD_DEVICE Crossing cross_keys(const R& row, float x, Key key, Measure measure, std::uint64_t low, std::uint64_t high,
                               std::uint64_t before, std::uint64_t target) {
   while (low < high) {
     int shift = 0;
@@ -171,8 +170,8 @@ struct Measure {
 
 // Ends the interval with the token where the sum of measure(logit) over it reaches the target, which it does at or above `low`.
 // `high` is its largest logit.
-template <typename T> WD_CALL Selection cut(const Row<T> row, const Interval keeps, float low, float high, std::uint64_t target,
-                                            const Measure measure) {
+template <typename R>
+WD_CALL Selection cut(const R row, const Interval keeps, float low, float high, std::uint64_t target, const Measure measure) {
   const Steps steps(low, high);
   const auto in_play = [&](float logit, std::uint32_t id) { return logit >= low && keeps.keeps(logit, id); };
   sum_bins(row, low, [&](float logit, std::uint32_t id) { return in_play(logit, id) ? steps.of(logit) : -1; }, measure);
@@ -193,7 +192,7 @@ template <typename T> WD_CALL Selection cut(const Row<T> row, const Interval kee
 }
 
 // A logit that at least k tiles reach with their maxima, and not many more; -kLargest if there are too few.
-template <typename T> WD_DEVICE float pivot(const Row<T>& row, std::int64_t k) {
+template <typename R> WD_DEVICE float pivot(const R& row, std::int64_t k) {
   const auto reaching = [&](float x) {
     std::uint64_t count = 0;
     for (int tile = thread(); tile < row.tiles; tile += kThreads) count += row.maxima[tile] >= x;
@@ -223,7 +222,7 @@ template <typename T> WD_DEVICE float pivot(const Row<T>& row, std::int64_t k) {
 }
 
 // Lists the tokens of the interval that reach a logit; -1 if they are too many.
-template <typename T> WD_CALL std::int64_t list(const Row<T> row, const Interval keeps, float x) {
+template <typename R> WD_CALL std::int64_t list(const R row, const Interval keeps, float x) {
   const std::uint32_t count =
       gather(row, x, [&](float logit, std::uint32_t id) { return logit >= x && keeps.keeps(logit, id); });
   if (count > kList) return -1;
@@ -232,7 +231,7 @@ template <typename T> WD_CALL std::int64_t list(const Row<T> row, const Interval
 }
 
 // The first k tokens of what is seen.
-template <typename T> WD_CALL Selection keep_first(const Row<T> row, const Selection seen, std::int64_t k) {
+template <typename R> WD_CALL Selection keep_first(const R row, const Selection seen, std::int64_t k) {
   const Interval keeps = seen.keeps;
   if (keeps.is_prefix() && k <= row.tiles && k <= kList) {  // the maxima of the tiles tell without reading the row again
     const float x = fmaxf(pivot(row, k), keeps.last.x);
@@ -246,7 +245,7 @@ template <typename T> WD_CALL Selection keep_first(const Row<T> row, const Selec
 }
 
 // Ranks the first tokens of an interval, at most so many, in scratch.all; returns how many there are.
-template <typename T> WD_DEVICE std::int64_t rank_first(const Row<T>& row, const Interval& keeps, std::int64_t most) {
+template <typename R> WD_DEVICE std::int64_t rank_first(const R& row, const Interval& keeps, std::int64_t most) {
   const Selection first = keep_first(row, Selection{keeps}, most < kList ? most : kList);
   return first.listed >= 0 ? first.listed : list(row, first.keeps, first.keeps.last.x);
 }

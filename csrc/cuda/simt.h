@@ -30,16 +30,22 @@ struct alignas(16) Bytes16 {
 #else
 
 #define WD_UNROLL _Pragma("unroll")
-// A function of which one copy exists. It takes rows by value, so that they stay in registers where they come from.
+// Kernels with every feature call some functions, of which one copy exists then; lean ones have them inline. Such functions
+// take rows by value, so that they stay in registers where they come from.
+#ifdef WARPDRAW_CALLS
 #define WD_CALL __device__ __noinline__
+#else
+#define WD_CALL WD_DEVICE
+#endif
 
 #define WD_DEVICE __device__ __forceinline__
-#define WD_KERNEL __global__ void __launch_bounds__(::warpdraw::simt::kThreads)
+#define WD_KERNEL __global__ void __launch_bounds__(::warpdraw::simt::kThreads, ::warpdraw::simt::kBlocks)
 #define WD_GRID_CONSTANT __grid_constant__
 
 namespace warpdraw::simt::inline cuda {
 
 constexpr int kThreads = 256;
+constexpr int kBlocks = 2;  // on a multiprocessor at a time
 
 WD_DEVICE int thread() { return int(threadIdx.x); }
 WD_DEVICE int lane() { return int(threadIdx.x % kWarp); }

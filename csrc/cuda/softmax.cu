@@ -6,6 +6,7 @@ namespace warpdraw::WARPDRAW_SIMT {
 namespace {
 
 template <bool kLog> struct SoftmaxWork {
+  static constexpr bool kAll = false;
   PerRow<float> temperature;
   View<float, 2> out;
 
@@ -17,7 +18,7 @@ template <bool kLog> struct SoftmaxWork {
   WD_DEVICE Filter filter(std::int64_t b) const { return make_filter(temperature[b], 0, 1.0f, 0.0f, Order::vllm); }
   WD_DEVICE void reject(const Team& team, std::int64_t b) const { fill_row(team, out.row(b), out.shape[1], float_of(kNaN)); }
 
-  template <typename T> WD_DEVICE void run(Row<T>& row, std::int64_t b, Filter& filter, std::int64_t) const {
+  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter, std::int64_t) const {
     Interval keeps{keep_none(), keep_all()};
     if (filter.greedy()) keeps.last = {row.x_max, ids_of(row, row.x_max, keeps).first};
     const float highest = row.x_max, scale = filter.scale;

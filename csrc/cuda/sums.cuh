@@ -7,17 +7,17 @@
 namespace warpdraw::WARPDRAW_SIMT {
 
 // Calls visit(logit, id, whether it is kept) for the tokens of the tiles that reach x.
-template <typename T, typename Visit> WD_DEVICE void over_kept(const Row<T>& row, const Interval& keeps, float x, Visit visit) {
+template <typename R, typename Visit> WD_DEVICE void over_kept(const R& row, const Interval& keeps, float x, Visit visit) {
   row.over_tokens(x, [&](float logit, std::uint32_t id) { visit(logit, id, keeps.keeps(logit, id)); });
 }
-template <typename T, typename Visit> WD_DEVICE void over_kept(const Row<T>& row, const Interval& keeps, Visit visit) {
+template <typename R, typename Visit> WD_DEVICE void over_kept(const R& row, const Interval& keeps, Visit visit) {
   over_kept(row, keeps, keeps.last.x, visit);
 }
 
 // A logit below which every mass is zero.
 WD_DEVICE float massless_below(float highest, float scale) { return highest - 41.0f / scale; }
 
-template <typename T> WD_CALL std::uint64_t mass_kept(const Row<T> row, float highest, float scale, const Interval keeps) {
+template <typename R> WD_CALL std::uint64_t mass_kept(const R row, float highest, float scale, const Interval keeps) {
   std::uint64_t sum = 0;
   const float x = fmaxf(keeps.last.x, massless_below(highest, scale));
   over_kept(row, keeps, x, [&](float logit, std::uint32_t, bool kept) {
@@ -26,7 +26,7 @@ template <typename T> WD_CALL std::uint64_t mass_kept(const Row<T> row, float hi
   return row.team.sum(sum);
 }
 
-template <typename T> WD_CALL Sums sums_kept(const Row<T> row, float highest, float scale, const Interval keeps) {
+template <typename R> WD_CALL Sums sums_kept(const R row, float highest, float scale, const Interval keeps) {
   std::uint64_t sums[3] = {};
   over_kept(row, keeps, [&](float logit, std::uint32_t, bool kept) {
     if (!kept) return;
@@ -37,18 +37,18 @@ template <typename T> WD_CALL Sums sums_kept(const Row<T> row, float highest, fl
   return {sums[0], sums[1], std::int64_t(sums[2])};
 }
 
-template <typename T> WD_CALL float search_highest(const Row<T> row, const Interval keeps) {
+template <typename R> WD_CALL float search_highest(const R row, const Interval keeps) {
   std::uint64_t highest = 0;
   over_kept(row, keeps, [&](float logit, std::uint32_t, bool kept) {
     if (kept) highest = Largest{}(highest, ordered(logit));
   });
   return unordered(std::uint32_t(row.team.largest(highest)));
 }
-template <typename T> WD_DEVICE float highest_kept(const Row<T>& row, const Interval& keeps) {
+template <typename R> WD_DEVICE float highest_kept(const R& row, const Interval& keeps) {
   return keeps.is_prefix() ? row.x_max : search_highest(row, keeps);
 }
 
-template <typename T> WD_CALL float lowest_kept(const Row<T> row, const Interval keeps) {
+template <typename R> WD_CALL float lowest_kept(const R row, const Interval keeps) {
   std::uint64_t lowest = 0;
   over_kept(row, keeps, [&](float logit, std::uint32_t, bool kept) {
     if (kept) lowest = Largest{}(lowest, ~ordered(logit));
@@ -60,7 +60,7 @@ struct Ids {
   std::uint32_t first, last;
 };
 // Of the kept tokens of one logit.
-template <typename T> WD_CALL Ids ids_of(const Row<T> row, float x, const Interval keeps) {
+template <typename R> WD_CALL Ids ids_of(const R row, float x, const Interval keeps) {
   std::uint64_t found[2] = {};
   over_kept(row, keeps, x, [&](float logit, std::uint32_t id, bool kept) {
     if (!kept || logit != x) return;

@@ -2,4 +2,5 @@
 #include "cuda/filter.cu"
 #include "cuda/numerics.cu"
 #include "cuda/sample.cu"
+#include "cuda/sample_everything.cu"
 #include "cuda/softmax.cu"
