@@ -84,10 +84,8 @@ template <typename Value> WD_DEVICE std::uint32_t crossing(Team& team, Scratch& 
     upto += mine[e];
   }
   sync();
-  const std::uint32_t found = scratch.found;
   before = scratch.before;
-  sync();
-  return found;
+  return scratch.found;
 }
 
 // Sums measure(logit) over the tokens in scratch.all by bin(logit, id), which is negative for those that do not take part.
