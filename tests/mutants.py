@@ -418,8 +418,8 @@ MUTANTS = [
     Mutant(
         "vectors: llama.cpp takes top-p of what typical dropped",
         "cpu/*",
-        "apply_top_p(filter.typical_p >= 1.0f)",
-        "apply_top_p(true)",
+        "scale, seen, candidates);\n        listed = false;",
+        "scale, seen, candidates);",
     ),
     Mutant(
         "vectors: min-p compares with the largest of all",

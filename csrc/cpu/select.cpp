@@ -40,45 +40,40 @@ template <typename T> Interval select(const Row<T>& row, Filter& filter, Candida
   const float scale = filter.filter_scale();
   if (filter.top_n_sigma > 0.0f) seen.last = top_n_sigma(row, filter.top_n_sigma);
 
-  const auto apply_top_k = [&] {
-    if (filter.k) seen.last = stricter(seen.last, top_k(row, filter.k, seen, candidates));
-  };
-  const auto apply_top_p = [&](bool after_top_k) {
-    if (filter.p >= 1.0f) return;
-    if (after_top_k && filter.k) {  // of what top-k left among the candidates
-      std::uint64_t* keys = candidates.key.data();
-      const std::uint64_t target = nucleus_mass(filter.p, mass_of(keys, candidates.count, row.x_max, scale));
-      seen.last = stricter(seen.last, nucleus(keys, candidates.count, target, row.x_max, scale));
-    } else {
-      seen.last = stricter(seen.last, top_p(row, filter.p, scale, highest_kept(row, seen), seen, candidates));
+  const Interval all = seen;
+  bool listed = false;  // whether the candidates are what is seen
+  for (int i = 0; i < kSteps; ++i) {
+    switch (step_of(filter.order, i)) {
+      case Step::min_p:
+        if (filter.min_p <= 0.0f) break;
+        seen.last = stricter(seen.last, {min_p_logit(filter.min_p, highest_kept(row, seen), scale), kLastId});
+        listed = false;
+        break;
+      case Step::top_k:
+        if (filter.k == 0) break;
+        seen.last = stricter(seen.last, top_k(row, filter.k, seen, candidates));
+        listed = true;
+        break;
+      case Step::top_p: {
+        if (filter.p >= 1.0f) break;
+        const Boundary last = seen.last;
+        if (filter.order == Order::flashinfer_joint) seen = all, listed = false;
+        if (listed) {
+          std::uint64_t* keys = candidates.key.data();
+          const std::uint64_t target = nucleus_mass(filter.p, mass_of(keys, candidates.count, row.x_max, scale));
+          seen.last = nucleus(keys, candidates.count, target, row.x_max, scale);
+        } else {
+          seen.last = top_p(row, filter.p, scale, highest_kept(row, seen), seen, candidates);
+        }
+        seen.last = stricter(seen.last, last);
+        break;
+      }
+      case Step::typical_p:
+        if (filter.typical_p >= 1.0f) break;
+        seen = typical_p(row, filter.typical_p, scale, seen, candidates);
+        listed = false;
+        break;
     }
-  };
-  const auto apply_min_p = [&] {
-    if (filter.min_p > 0.0f)
-      seen.last = stricter(seen.last, {min_p_logit(filter.min_p, highest_kept(row, seen), scale), kLastId});
-  };
-  const auto apply_typical_p = [&] {
-    if (filter.typical_p < 1.0f) seen = typical_p(row, filter.typical_p, scale, seen, candidates);
-  };
-  switch (filter.order) {
-    case Order::vllm:
-      apply_min_p(), apply_top_k(), apply_top_p(true), apply_typical_p();
-      break;
-    case Order::hf:
-      apply_top_k(), apply_top_p(true), apply_min_p(), apply_typical_p();
-      break;
-    case Order::flashinfer_joint: {  // each on what top_n_sigma left
-      const Interval all = seen;
-      apply_top_k();
-      const Boundary last = seen.last;
-      seen = all, apply_top_p(false);
-      seen.last = stricter(seen.last, last);
-      apply_min_p(), apply_typical_p();
-      break;
-    }
-    case Order::llama_cpp:
-      apply_top_k(), apply_typical_p(), apply_top_p(filter.typical_p >= 1.0f), apply_min_p();
-      break;
   }
   if (filter.epsilon > 0.0f || filter.eta > 0.0f || filter.xtc_threshold <= 1.0f) seen = epsilon_eta_xtc(row, filter, seen);
   if (dynamic && filter.draws_last()) {
