@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import checks
+import cuda_checks
 import feature_checks
 import test_features
 import test_known_answers
@@ -45,6 +46,8 @@ VECTOR_FLAGS = {
 }
 VECTOR = next(backend.name for backend in warpdraw.backends() if backend.name in VECTOR_FLAGS and backend.available)
 ISAS = ("scalar", VECTOR)
+SOURCES = (".h", ".cpp", ".cuh", ".cu")
+SIMULATED = "cuda_host"  # the CUDA kernels, on simulated threads
 PATIENCE = 120  # seconds that the checks of one mutant may take before it counts as hanging
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -53,12 +56,41 @@ PATIENCE = 120  # seconds that the checks of one mutant may take before it count
 NATIVE_OPS = (*OPS, "numerics")
 FLOORS = ("read_floor", "exp_floor")  # of the vector backends
 INTERFACE = """
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <string>
+#include <vector>
 #include "core/float_environment.h"
 #include "invoke.h"
+
+// Device memory for one call, full of what no kernel has written.
+struct Room {
+  std::vector<std::unique_ptr<char[]>> blocks;
+
+  static void* take(void* room, std::size_t bytes) {
+    auto& block = static_cast<Room*>(room)->blocks.emplace_back(new char[bytes]);
+    return std::memset(block.get(), 0xa5, bytes);
+  }
+};
+
+// Runs an op on a path of Queue, and returns its complaint.
+template <typename Op> const char* run(Op* op, const warpdraw::Argument* arguments, int path) {
+  static thread_local std::string complaint;
+  complaint.clear();
+  try {
+    const warpdraw::FloatEnvironment environment;
+    Room room;
+    warpdraw::invoke(op, {nullptr, 0, warpdraw::Path(path), nullptr, Room::take, &room}, arguments);
+  } catch (const std::exception& error) {
+    complaint = error.what();
+  }
+  return complaint.c_str();
+}
 #define OP(name) \\
-  extern "C" __attribute__((visibility("default"))) void run_##name(const warpdraw::Argument* arguments) { \\
-    const warpdraw::FloatEnvironment environment; \\
-    warpdraw::invoke(&warpdraw::WARPDRAW_ISA::name, {}, arguments); \\
+  extern "C" __attribute__((visibility("default"))) \\
+  const char* run_##name(const warpdraw::Argument* arguments, int path) { \\
+    return run(&warpdraw::WARPDRAW_ISA::name, arguments, path); \\
   }
 """
 
@@ -68,7 +100,7 @@ UNJUDGED = ("floors", "interface")
 
 
 def ops_of(isa: str) -> tuple[str, ...]:
-    return NATIVE_OPS if isa == "scalar" else (*NATIVE_OPS, *FLOORS)
+    return (*NATIVE_OPS, *FLOORS) if isa == VECTOR else NATIVE_OPS
 
 
 def command(*words: object) -> str:
@@ -82,26 +114,35 @@ def command(*words: object) -> str:
 class Workshop:
     """Objects of the unchanged sources, and libraries made from them and from changed ones."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, isas: tuple[str, ...] = ISAS):
         self.folder, self.root = folder, folder / "csrc"
         shutil.copytree(CSRC, self.root)
-        for isa in ISAS:
+        self.part_cuda()
+        for isa in isas:
             (self.root / self.folder_of(isa) / "interface.cpp").write_text(
                 INTERFACE + "".join(f"OP({name})\n" for name in ops_of(isa))
             )
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(self.precompile, ISAS))
-            sources = [(isa, source) for isa in ISAS for source in self.sources_of(isa)]
+            list(pool.map(self.precompile, isas))
+            sources = [(isa, source) for isa in isas for source in self.sources_of(isa)]
             made = pool.map(lambda each: self.compiled(self.root, each[1], each[0]), sources)
             included = pool.map(lambda each: self.includes_of(each[1]), sources)
             self.includes = {source: paths for (_, source), paths in zip(sources, included, strict=True)}
-            self.unchanged: dict[str, dict[Path, Path]] = {isa: {} for isa in ISAS}
+            self.unchanged: dict[str, dict[Path, Path]] = {isa: {} for isa in isas}
             for (isa, source), target in zip(sources, made, strict=True):
                 self.unchanged[isa][source] = target
 
     @staticmethod
     def folder_of(isa: str) -> str:
-        return "scalar" if isa == "scalar" else "cpu"
+        return "cpu" if isa == VECTOR else isa
+
+    def part_cuda(self) -> None:
+        """A source for each op of the simulated GPU, as the other backends have them."""
+        folder = self.root / SIMULATED
+        (folder / "ops.cpp").unlink()
+        for kernels in sorted((self.root / "cuda").glob("*.cu")):
+            with open(folder / f"{kernels.stem.split('_')[0]}.cpp", "a") as source:
+                source.write(f'#include "cuda/{kernels.name}"\n')
 
     def precompile(self, isa: str) -> None:
         """The system headers that any source asks for, read once."""
@@ -145,7 +186,9 @@ class Workshop:
 
     def find(self, mutant: Mutant) -> Path:
         """The one file under the root that holds what the mutant replaces."""
-        holders = [path for path in sorted(self.root.glob(mutant.files)) if path.suffix in (".h", ".cpp")]
+        holders = [
+            path for path in sorted(self.root.glob(mutant.files)) if path.suffix in (".h", ".cpp", ".cuh", ".cu")
+        ]
         texts = {path.relative_to(self.root): path.read_text() for path in holders}
         count = sum(text.count(mutant.old) for text in texts.values())
         assert count == 1, f"{mutant.old!r} occurs {count} times in csrc/{mutant.files}: bring mutants.py up to date"
@@ -176,6 +219,8 @@ class Workshop:
 
 def isa_of(mutant: Mutant, path: Path) -> str:
     """The backend that is judged."""
+    if path.parts[0] == "cuda":
+        return SIMULATED
     return VECTOR if path.parts[0] == "cpu" or mutant.in_vector_kernels else "scalar"
 
 
@@ -220,18 +265,22 @@ def argument(value: object) -> Argument:
 def load(library: Path, isa: str) -> SimpleNamespace:
     """The ops of a library, callable as those of the native module."""
     native = ctypes.CDLL(str(library))
-    set_threads = native.omp_set_num_threads if isa != "scalar" else lambda count: None
+    set_threads = native.omp_set_num_threads if isa == VECTOR else lambda count: None
     set_threads(1)
+    kernels = SimpleNamespace(set_threads=set_threads, path=0)
 
     def op(name: str) -> Callable[..., None]:
         function = getattr(native, f"run_{name}")
+        function.restype = ctypes.c_char_p
 
         def run(*bound: object) -> None:
-            function((Argument * len(bound))(*map(argument, bound)))
+            if complaint := function((Argument * len(bound))(*map(argument, bound)), kernels.path):
+                raise RuntimeError(complaint.decode())
 
         return run
 
-    return SimpleNamespace(**{name: op(name) for name in ops_of(isa)}, set_threads=set_threads)
+    vars(kernels).update({name: op(name) for name in ops_of(isa)})
+    return kernels
 
 
 @dataclass(frozen=True)
@@ -280,6 +329,8 @@ def threads() -> None:
 
 def judgements(isa: str) -> dict[str, Callable[[], object]]:
     """The checks, the quick ones first; all but the last are about meaning."""
+    if isa == SIMULATED:
+        return cuda_checks.judgements(lambda: BACKENDS[PLANTED].module)
     parity, both = checks.check_same, (torch.float32, torch.bfloat16)
     against = checks.check_against_reference
     made: dict[str, Callable[[], object]] = {
@@ -380,7 +431,7 @@ def first_rejection(workshop: Workshop, mutant: Mutant) -> dict[str, str]:
         names = list(judgements(isa))
         if mutant.only_known_answers:
             names = ["known answers"]
-        elif not complete:
+        elif not complete and FIRST_SLOW in names:
             names = names[: names.index(FIRST_SLOW)]
         found = verdict_on(library, isa, names, all_of_them=False)
         if found:

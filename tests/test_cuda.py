@@ -1,7 +1,7 @@
-"""The CUDA kernels give the scalar oracle's bits by both paths, whatever order their threads run in, on a simulated GPU.
+"""The CUDA kernels on a simulated GPU give the scalar oracle's bits by both paths, in whatever order their threads run.
 
-Needs a build with -DWARPDRAW_CUDA_HOST=ON. Run under AddressSanitizer and UndefinedBehaviorSanitizer too (.ci/run), where
-WARPDRAW_BRIEF=1 leaves out part of the sizes.
+Needs a build with -DWARPDRAW_CUDA_HOST=ON. Run under AddressSanitizer and UndefinedBehaviorSanitizer too (.ci/run),
+where WARPDRAW_BRIEF=1 leaves out part of the cases.
 """
 
 import functools
@@ -177,7 +177,16 @@ def test_long_rows_equal_the_cpu(simulated, name):
 
 
 # V and how many blocks of a cluster share a row (cluster_for in rows.cuh), for a few rows or for many.
-BLOCKS = {(500, 3): 1, (1000, 3): 2, (1500, 3): 4, (3000, 3): 8, (3000, 10): 8, (3000, 20): 4, (3000, 40): 2, (3000, 80): 1}
+BLOCKS = {
+    (500, 3): 1,
+    (1000, 3): 2,
+    (1500, 3): 4,
+    (3000, 3): 8,
+    (3000, 10): 8,
+    (3000, 20): 4,
+    (3000, 40): 2,
+    (3000, 80): 1,
+}
 
 
 @pytest.mark.parametrize(("V", "B"), BLOCKS, ids=lambda number: str(number))
@@ -203,7 +212,9 @@ def test_a_row_that_does_not_fit_a_cluster(simulated):
     V = 1_048_576
     logits = rows_of(("random",), V, seed=2)
     if simulated == "cuda_host_cluster":
-        with pytest.raises(ValueError, match=r"logits: expected rows that fit in the shared memory of a cluster.* 1048576;"):
+        with pytest.raises(
+            ValueError, match=r"logits: expected rows that fit in the shared memory of a cluster.* 1048576;"
+        ):
             warpdraw.sample(logits)
         logits = logits.bfloat16()  # half as many bytes do fit
     for arguments in ({"top_k": 50, "top_p": 0.9}, {"temperature": 0.0}):
