@@ -24,7 +24,7 @@ template <typename T> struct LogitsWork : FilterWork {
   WD_DEVICE void reject(const Team& team, std::int64_t b) const {
     fill_row(team, out.row(b), out.shape[1], minus_infinity<T>());
   }
-  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter, std::int64_t) const {
+  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter) const {
     const Interval keeps = Filters(row, filter).chain().keeps;
     // May write where it reads: a token is read before it is written.
     row.write(out.row(b), [&](float x, std::int64_t id) {
@@ -37,7 +37,7 @@ struct ProbsWork : FilterWork {
   View<float, 2> out;
 
   WD_DEVICE void reject(const Team& team, std::int64_t b) const { fill_row(team, out.row(b), out.shape[1], float_of(kNaN)); }
-  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter, std::int64_t) const {
+  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter) const {
     const Interval keeps = Filters(row, filter).chain().keeps;
     const float highest = highest_kept(row, keeps), scale = filter.scale;
     const std::uint64_t total = mass_kept(row, highest, scale, keeps);

@@ -18,9 +18,8 @@ struct Scratch {
 };
 
 // How many tiles each block of a cluster has: whole groups of four, which share noise.
-WD_HD inline std::int64_t tiles_for_each(std::int64_t tiles, std::int64_t blocks) {
-  return (tiles + 4 * blocks - 1) / (4 * blocks) * 4;
-}
+WD_HD inline int tiles_for_each(int tiles, int blocks) { return (tiles + 4 * blocks - 1) / (4 * blocks) * 4; }
+WD_HD inline int tiles_of(std::int64_t vocab) { return int((vocab + kTile - 1) / kTile); }
 
 inline constexpr int kTogether = 4;  // reads that do not wait for each other, or pairs of them
 
@@ -34,6 +33,7 @@ template <typename Element, bool kEverything> struct Row {
   std::int64_t origin;
   std::int64_t size;       // of the row in memory
   std::int64_t vocab;      // ids from here on are no candidates
+  int each;                // tiles of a block, but for the last
   int tiles, first, last;  // of the row; this block's
   float* maxima;           // of all tiles; NaN counts as -inf
   Overlay overlay;
@@ -49,7 +49,7 @@ template <typename Element, bool kEverything> struct Row {
       if (overlay.changes()) x = overlay.apply(x, std::uint32_t(id));
     return marks_infinity ? indicator_of_infinity(x) : x;
   }
-  WD_DEVICE bool has(std::int64_t tile) const { return tile >= first && tile < last; }
+  WD_DEVICE bool has(int tile) const { return tile >= first && tile < last; }
 
   // Calls visit(logit, id) for the tokens of this block's tiles whose maximum is at least x, other than candidates too; all
   // lanes of a warp at once. Several tiles are read together, so that their reads wait for each other no longer than one takes.
@@ -190,20 +190,20 @@ template <typename R, typename T> WD_DEVICE void read_row(R& row, const T* memor
 }
 
 // Gives every block the maxima of all tiles, and finds the largest.
-template <typename R> WD_DEVICE void share_maxima(R& row, std::int64_t each) {
+template <typename R> WD_DEVICE void share_maxima(R& row) {
   Team& team = row.team;
   team.wait();
   float highest = -HUGE_VALF;
-  for (std::int64_t base = thread(); base < row.tiles; base += kThreads * kTogether) {
+  for (int base = thread(); base < row.tiles; base += kThreads * kTogether) {
     float x[kTogether];
     WD_UNROLL
     for (int i = 0; i < kTogether; ++i) {
-      const std::int64_t tile = base + i * kThreads;
-      x[i] = tile >= row.tiles ? -HUGE_VALF : row.has(tile) ? row.maxima[tile] : *peer(row.maxima + tile, int(tile / each));
+      const int tile = base + i * kThreads;
+      x[i] = tile >= row.tiles ? -HUGE_VALF : row.has(tile) ? row.maxima[tile] : *peer(row.maxima + tile, tile / row.each);
     }
     WD_UNROLL
     for (int i = 0; i < kTogether; ++i) {
-      const std::int64_t tile = base + i * kThreads;
+      const int tile = base + i * kThreads;
       highest = fmaxf(highest, x[i]);
       if (tile < row.tiles && !row.has(tile)) row.maxima[tile] = x[i];
     }

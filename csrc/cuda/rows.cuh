@@ -15,11 +15,10 @@ template <typename T, typename Work> struct RowsParams {
   Work work;
   RowRoom plan;
   char* room;
-  std::int64_t each;   // tiles of a block
+  int each;            // tiles of a block
   bool shares_maxima;  // whether they fit in shared memory
 };
 
-WD_HD inline std::int64_t tiles_of(std::int64_t vocab) { return (vocab + kTile - 1) / kTile; }
 WD_HD inline std::int64_t round_up(std::int64_t value, std::int64_t to) { return (value + to - 1) / to * to; }
 inline constexpr std::int64_t kScratchBytes = (sizeof(Scratch) + 15) / 16 * 16;
 WD_HD inline std::int64_t maxima_bytes(std::int64_t tiles) { return round_up(tiles * std::int64_t(sizeof(float)), 16); }
@@ -49,19 +48,21 @@ template <typename T, typename Work> struct Visit {
   }
   WD_DEVICE const T* memory() const { return p.logits.row(b); }
 
-  // The tiles from `first` on, as many as a block has.
   using Rows = Row<T, Work::kAll>;
-  WD_DEVICE Rows row(std::int64_t first, std::int64_t count, float* maxima) {
-    const std::int64_t size = p.logits.shape[1], tiles = tiles_of(size), end = first + count;
+  // For a block whose tiles begin at `first`.
+  WD_DEVICE Rows row(int first, int each, float* maxima) {
+    const std::int64_t size = p.logits.shape[1];
+    const int tiles = tiles_of(size), end = first + each;
     Rows row{.team = team,
              .scratch = scratch,
              .logits = memory(),
              .origin = 0,
              .size = size,
              .vocab = edits.vocab,
-             .tiles = int(tiles),
-             .first = int(first < tiles ? first : tiles),
-             .last = int(end < tiles ? end : tiles),
+             .each = each,
+             .tiles = tiles,
+             .first = first < tiles ? first : tiles,
+             .last = end < tiles ? end : tiles,
              .maxima = maxima,
              .overlay = {}};
     if constexpr (Work::kAll) row.overlay = overlay_of(edits, p.plan, room);
@@ -71,31 +72,32 @@ template <typename T, typename Work> struct Visit {
     if constexpr (Work::kAll)
       if (row.overlay.changes()) OverlayBuilder<T>(team, edits, memory(), row.overlay, row.first, row.last).build();
   }
-  WD_DEVICE void work(Rows& row, std::int64_t each) {
-    share_maxima(row, each);
+  WD_DEVICE void work(Rows& row) {
+    share_maxima(row);
     if (!(row.x_max >= -kLargest)) return p.work.reject(team, b);
     mark_infinity(row);
-    p.work.run(row, b, filter, each);
+    p.work.run(row, b, filter);
   }
 };
 
 template <typename T, typename Work> WD_KERNEL cluster_kernel(WD_GRID_CONSTANT const RowsParams<T, Work> p) {
-  Visit<T, Work> visit(p, block_x() / cluster_size());
+  Visit<T, Work> visit(p, std::uint32_t(block_x()) / std::uint32_t(cluster_size()));
   if (!visit.is_valid()) return p.work.reject(visit.team, visit.b);
   auto* maxima = reinterpret_cast<float*>(shared_memory() + kScratchBytes);
   auto* resident = reinterpret_cast<T*>(shared_memory() + kScratchBytes + maxima_bytes(tiles_of(p.logits.shape[1])));
   auto row = visit.row(visit.team.rank * p.each, p.each, maxima);
   visit.build_overlay(row);
   read_row(row, visit.memory(), resident);
-  visit.work(row, p.each);
+  visit.work(row);
   visit.team.wait();  // others may still read what is here
 }
 
 template <typename T, typename Work> WD_KERNEL maxima_kernel(WD_GRID_CONSTANT const RowsParams<T, Work> p) {
-  const std::int64_t blocks = (tiles_of(p.logits.shape[1]) + p.each - 1) / p.each;
-  Visit<T, Work> visit(p, block_x() / blocks);
+  const std::uint32_t blocks = std::uint32_t(tiles_of(p.logits.shape[1]) + p.each - 1) / std::uint32_t(p.each);
+  const std::uint32_t block = std::uint32_t(block_x());
+  Visit<T, Work> visit(p, block / blocks);
   if (!visit.is_valid()) return;
-  auto row = visit.row(block_x() % blocks * p.each, p.each, reinterpret_cast<float*>(visit.room + p.plan.maxima));
+  auto row = visit.row(int(block % blocks) * p.each, p.each, reinterpret_cast<float*>(visit.room + p.plan.maxima));
   visit.build_overlay(row);
   read_row(row, visit.memory(), static_cast<T*>(nullptr));
 }
@@ -104,17 +106,17 @@ template <typename T, typename Work> WD_KERNEL finish_kernel(WD_GRID_CONSTANT co
   Visit<T, Work> visit(p, block_x());
   wait_for_previous_kernel();
   if (!visit.is_valid()) return p.work.reject(visit.team, visit.b);
-  const std::int64_t tiles = tiles_of(p.logits.shape[1]);
+  const int tiles = tiles_of(p.logits.shape[1]);
   auto* found = reinterpret_cast<float*>(visit.room + p.plan.maxima);
   auto* maxima = p.shares_maxima ? reinterpret_cast<float*>(shared_memory() + kScratchBytes) : found;
   auto row = visit.row(0, tiles, maxima);
-  for (std::int64_t tile = thread(); tile < tiles && p.shares_maxima; tile += kThreads) maxima[tile] = found[tile];
-  visit.work(row, tiles);
+  for (int tile = thread(); tile < tiles && p.shares_maxima; tile += kThreads) maxima[tile] = found[tile];
+  visit.work(row);
 }
 
 // How many blocks of a cluster share a row; 0 if it does not fit on chip. Two blocks on a multiprocessor, so that one row is
 // loaded while another is worked on; more blocks for few rows.
-template <typename T> int cluster_for(const DeviceInfo& device, std::int64_t rows, std::int64_t tiles) {
+template <typename T> int cluster_for(const DeviceInfo& device, std::int64_t rows, int tiles) {
   const auto bytes = [&](int blocks) {
     return kScratchBytes + maxima_bytes(tiles) + tiles_for_each(tiles, blocks) * kTile * std::int64_t(sizeof(T));
   };
@@ -135,7 +137,8 @@ template <typename T, typename Work>
 void run_rows(const Queue& queue, const Tensor& logits, const Inputs* in, const Work& work, bool reads_again) {
   const DeviceInfo& device = device_info(queue.device);
   const View<const T, 2> view(logits);
-  const std::int64_t rows = view.shape[0], vocab = view.shape[1], tiles = tiles_of(vocab);
+  const std::int64_t rows = view.shape[0], vocab = view.shape[1];
+  const int tiles = tiles_of(vocab);
   if (device.capability < 80)
     throw std::invalid_argument("logits: expected a GPU of compute capability 8.0 or later, got " +
                                 std::to_string(device.capability / 10) + "." + std::to_string(device.capability % 10));
@@ -162,7 +165,7 @@ void run_rows(const Queue& queue, const Tensor& logits, const Inputs* in, const 
   }
   // As many blocks as the device holds at a time, but no more than a row has groups of tiles to give to its warps.
   const std::int64_t wanted = (8 * std::int64_t(device.multiprocessors) + rows - 1) / rows, most = (tiles + 31) / 32;
-  p.each = tiles_for_each(tiles, wanted < most ? wanted : most);
+  p.each = tiles_for_each(tiles, int(wanted < most ? wanted : most));
   launch(maxima_kernel<T, Work>,
          {.blocks_x = rows * ((tiles + p.each - 1) / p.each), .shared = std::size_t(kScratchBytes), .stream = queue.stream}, p);
   p.shares_maxima = kScratchBytes + maxima_bytes(tiles) <= std::int64_t(device.shared);

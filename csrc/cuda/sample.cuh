@@ -22,7 +22,7 @@ template <bool kEverything> struct SampleWork {
     if (team.rank == 0 && thread() == 0) out.reject(b);
   }
 
-  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter, std::int64_t each) const {
+  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter) const {
     const Interval keeps = Filters(row, filter).chain().keeps;
     const float highest = highest_kept(row, keeps);
     Drawn drawn{keeps.last.id, keeps.last.x, row.has(keeps.last.id / kTile)};
@@ -38,7 +38,7 @@ template <bool kEverything> struct SampleWork {
         if (out.logprob && writes) out.logprob(b) = log_probability(exponent(drawn.x, highest, filter.scale), total);
         if (top) report_top(out, b, row, keeps, highest, filter.scale, total);
       }
-      if (out.needs_raw()) report_raw(row, b, drawn.token, each, writes);
+      if (out.needs_raw()) report_raw(row, b, drawn.token, writes);
     } else if (out.logprob) {
       const std::uint64_t total = mass_kept(row, highest, filter.scale, keeps);
       if (drawn.is_mine && thread() == 0) out.logprob(b) = log_probability(exponent(drawn.x, highest, filter.scale), total);
@@ -53,13 +53,12 @@ template <bool kEverything> struct SampleWork {
     drawn.token = std::uint32_t(known >> 32) - 1, drawn.x = float_of(std::uint32_t(known));
   }
   // What is said of the row before restrictions, penalties and filters.
-  template <typename R>
-  WD_DEVICE void report_raw(R& row, std::int64_t b, std::uint32_t token, std::int64_t each, bool writes) const {
+  template <typename R> WD_DEVICE void report_raw(R& row, std::int64_t b, std::uint32_t token, bool writes) const {
     if (row.overlay.changes() || row.vocab != row.size || row.marks_infinity) {
       row.team.claim();
       row.overlay = {}, row.vocab = row.size, row.marks_infinity = false;
       find_maxima(row);
-      share_maxima(row, each);
+      share_maxima(row);
     }
     float x = row.has(token / kTile) ? row.at(token) : 0.0f;
     x = float_of(std::uint32_t(row.team.largest(row.has(token / kTile) ? bits_of(x) : 0)));

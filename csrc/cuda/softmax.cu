@@ -18,7 +18,7 @@ template <bool kLog> struct SoftmaxWork {
   WD_DEVICE Filter filter(std::int64_t b) const { return make_filter(temperature[b], 0, 1.0f, 0.0f, Order::vllm); }
   WD_DEVICE void reject(const Team& team, std::int64_t b) const { fill_row(team, out.row(b), out.shape[1], float_of(kNaN)); }
 
-  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter, std::int64_t) const {
+  template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter) const {
     Interval keeps{keep_none(), keep_all()};
     if (filter.greedy()) keeps.last = {row.x_max, ids_of(row, row.x_max, keeps).first};
     const float highest = row.x_max, scale = filter.scale;
