@@ -66,7 +66,12 @@ MUTANTS = [
         "subnormal halves are zero", "core/element.h", "(magnitude << 13)", "(magnitude < 0x400 ? 0 : magnitude << 13)"
     ),
     Mutant("row stride is taken for V", "tensor.h", "index * stride[axis++]", "index * (axis++ ? 1 : shape[N - 1])"),
-    Mutant("row stride of a list is its size", "core/edits.h", "list.row(row), list", "list.data + row * list.shape[1], list"),
+    Mutant(
+        "row stride of a list is its size",
+        "core/edits.h",
+        "list.row(row), list",
+        "list.data + row * list.shape[1], list",
+    ),
     # Restrictions.
     Mutant("vocab_size includes one id more", "scalar/edits.h", "id >= edits.vocab", "id > edits.vocab"),
     Mutant("bitmask from the most significant bit", "scalar/edits.h", ">> id % 32 & 1", ">> (31 - id % 32) & 1"),
@@ -91,7 +96,7 @@ MUTANTS = [
     ),
     Mutant("history_length is ignored", "core/edits.h", "e.history.size = length;", ""),
     Mutant("prompt_length is ignored", "core/edits.h", "e.prompt = in.prompt_length[row]", "e.prompt = 0"),
-    Mutant("an unread history must be right", "core/edits.h", "e.valid && e.reads_history()", "e.valid"),
+    Mutant("an unread history must be right", "core/edits.h", "valid && e.reads_history()", "valid"),
     # DRY and n-grams.
     Mutant(
         "DRY takes the last copy", "scalar/edits.h", "std::max(longest[h[j + 1]], copied(edits, j))", "copied(edits, j)"
