@@ -58,7 +58,7 @@ template <typename T, typename Work> struct Visit {
              .logits = memory(),
              .origin = 0,
              .size = size,
-             .vocab = edits.vocab,
+             .vocab = edits.vocab >= 0 && edits.vocab <= size ? edits.vocab : 0,
              .each = each,
              .tiles = tiles,
              .first = first < tiles ? first : tiles,
@@ -82,12 +82,14 @@ template <typename T, typename Work> struct Visit {
 
 template <typename T, typename Work> WD_KERNEL cluster_kernel(WD_GRID_CONSTANT const RowsParams<T, Work> p) {
   Visit<T, Work> visit(p, std::uint32_t(block_x()) / std::uint32_t(cluster_size()));
-  if (!visit.is_valid()) return p.work.reject(visit.team, visit.b);
+  if (Work::kAll && !visit.is_valid()) return p.work.reject(visit.team, visit.b);
   auto* maxima = reinterpret_cast<float*>(shared_memory() + kScratchBytes);
   auto* resident = reinterpret_cast<T*>(shared_memory() + kScratchBytes + maxima_bytes(tiles_of(p.logits.shape[1])));
   auto row = visit.row(visit.team.rank * p.each, p.each, maxima);
   visit.build_overlay(row);
   read_row(row, visit.memory(), resident);
+  // Where no list has to be looked through, the row is on its way before its parameters are.
+  if (!Work::kAll && !visit.is_valid()) return p.work.reject(visit.team, visit.b);
   visit.work(row);
   visit.team.wait();  // others may still read what is here
 }
@@ -96,7 +98,7 @@ template <typename T, typename Work> WD_KERNEL maxima_kernel(WD_GRID_CONSTANT co
   const std::uint32_t blocks = std::uint32_t(tiles_of(p.logits.shape[1]) + p.each - 1) / std::uint32_t(p.each);
   const std::uint32_t block = std::uint32_t(block_x());
   Visit<T, Work> visit(p, block / blocks);
-  if (!visit.is_valid()) return;
+  if (Work::kAll && !visit.is_valid()) return;
   auto row = visit.row(int(block % blocks) * p.each, p.each, reinterpret_cast<float*>(visit.room + p.plan.maxima));
   visit.build_overlay(row);
   read_row(row, visit.memory(), static_cast<T*>(nullptr));
