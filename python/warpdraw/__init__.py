@@ -5,6 +5,7 @@ from .generation import Completion, Completions, Event, SamplingParams, generate
 from .history import TokenHistory
 from .model import Checkpoint, CheckpointError, load
 from .ops import filter_logits, filter_probs, kept_csr, log_softmax, sample, softmax
+from .sampler import Sampler
 
 __version__ = "0.1.0"
 
@@ -16,6 +17,7 @@ __all__ = [
     "Completion",
     "Completions",
     "Event",
+    "Sampler",
     "SamplingParams",
     "TokenHistory",
     "backends",

@@ -49,18 +49,18 @@ class TokenHistory:
         capacity: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        _check_integer("vocab_size", vocab_size, 1)
+        check_integer("vocab_size", vocab_size, 1)
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise TypeError(f"prompts: expected a list of lists of token ids, got {prompts!r}")
         self.vocab_size = vocab_size
         for row, prompt in enumerate(prompts):
             if isinstance(prompt, str) or not isinstance(prompt, Sequence):
                 raise TypeError(f"prompts[{row}]: expected a list of token ids, got {prompt!r}")
-            self._check_ids(f"prompts[{row}]", prompt, 0)
+            check_ids(f"prompts[{row}]", prompt, 0, vocab_size)
         lengths = [len(prompt) for prompt in prompts]
         longest = max(lengths, default=0)
         if capacity is not None:
-            _check_integer("capacity", capacity, max(1, longest))
+            check_integer("capacity", capacity, max(1, longest))
 
         self._grows = capacity is None
         # No sequence is longer than this: what the host knows of the lengths without waiting for the device.
@@ -109,16 +109,13 @@ class TokenHistory:
                 raise TypeError(f"tokens: expected an integer tensor or a list of token ids, got {tokens!r}")
             if len(tokens) != len(self.lengths):
                 raise ValueError(f"tokens: expected one for each of {len(self.lengths)} sequences, got {len(tokens)}")
-            self._check_ids("tokens", tokens, -1)
+            check_ids("tokens", tokens, -1, self.vocab_size)
             step = torch.tensor(tokens, dtype=torch.int32, device=self.lengths.device)
 
         added = step != -1
         if self._bound == self.capacity:
             self._make_room(added)
-        # A sequence that stays as it is gets -1 after its end, where it has no meaning; the storage has a column more
-        # than the capacity for those that are full.
-        self._storage.scatter_(1, self.lengths.long()[:, None], step[:, None])
-        self.lengths += added
+        append(self._storage, self.lengths, step, added)
         self._bound = min(self._bound + 1, self.capacity)
 
     def fork(self, rows: Sequence[int]) -> TokenHistory:
@@ -203,13 +200,6 @@ class TokenHistory:
         if full:
             raise ValueError(f"tokens: sequence {full[0]} has capacity = {self.capacity} tokens already, expected -1")
 
-    def _check_ids(self, name: str, ids: Sequence[int], low: int) -> None:
-        for token in ids:
-            if type(token) is not int:
-                raise TypeError(f"{name}: expected token ids in [{low}, {self.vocab_size}), got {token!r}")
-            if not low <= token < self.vocab_size:
-                raise ValueError(f"{name}: expected token ids in [{low}, {self.vocab_size}), got {token}")
-
     def _check_tensor(self, tokens: Tensor) -> None:
         if tokens.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"tokens: expected int32 or int64, got {str(tokens.dtype).removeprefix('torch.')}")
@@ -225,12 +215,31 @@ class TokenHistory:
             raise ValueError(f"{name}: expected integers in [0, {len(self.lengths)}), got {row}")
 
 
-def _room(rows: int, capacity: int, device: torch.device | str) -> Tensor:
-    return torch.full((rows, capacity + 1), -1, dtype=torch.int32, device=device)
+def append(storage: Tensor, lengths: Tensor, tokens: Tensor, added: Tensor) -> None:
+    """Add one token to each sequence where `added`, in place, without waiting for the device.
+
+    The others get theirs after their end, where it has no meaning: the storage needs a column for it.
+    """
+    storage.scatter_(1, lengths.long()[:, None], tokens.to(storage.dtype)[:, None])
+    lengths.add_(added)
 
 
-def _check_integer(name: str, value: int, least: int) -> None:
+def check_ids(name: str, ids: Sequence[int], low: int, vocab_size: int) -> None:
+    """Refuse what is no token id in [low, vocab_size)."""
+    for token in ids:
+        if type(token) is not int:
+            raise TypeError(f"{name}: expected token ids in [{low}, {vocab_size}), got {token!r}")
+        if not low <= token < vocab_size:
+            raise ValueError(f"{name}: expected token ids in [{low}, {vocab_size}), got {token}")
+
+
+def check_integer(name: str, value: int, least: int) -> None:
+    """Refuse what is no integer of at least this."""
     if type(value) is not int:
         raise TypeError(f"{name}: expected an integer of at least {least}, got {value!r}")
     if value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value}")
+
+
+def _room(rows: int, capacity: int, device: torch.device | str) -> Tensor:
+    return torch.full((rows, capacity + 1), -1, dtype=torch.int32, device=device)

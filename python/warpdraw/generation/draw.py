@@ -36,6 +36,18 @@ class Place:
         return len(self.prompt) + len(self.tokens)
 
     @property
+    def id_lists(self) -> dict[str, tuple[float, ...]]:
+        """The lists of the row, by the op's names."""
+        return {
+            "allowed_ids": self.lists.allowed,
+            "banned_ids": self.lists.banned,
+            "stop_ids": self.ends if self.params.min_tokens else (),
+            "bias_ids": tuple(token for token, _ in self.lists.bias),
+            "bias": tuple(bias for _, bias in self.lists.bias),
+            "dry_breakers": self.lists.breakers,
+        }
+
+    @property
     def call(self) -> tuple[str, str]:
         """What rows must have in common to share a call: the order, and which distribution is reported."""
         return self.params.order, self.params.logprobs_of if self.params.logprobs else LOGPROBS_OF[0]
@@ -109,13 +121,9 @@ class Batch:
         if vocabulary.size < vocabulary.padded:
             self._arguments["vocab_size"] = vocabulary.size
 
-        lists = [place.lists for place in places]
-        self._add_list("allowed_ids", [each.allowed for each in lists])
-        self._add_list("banned_ids", [each.banned for each in lists])
-        self._add_list("stop_ids", [place.ends if place.params.min_tokens else () for place in places])
-        self._add_list("bias_ids", [tuple(token for token, _ in each.bias) for each in lists])
-        self._add_list("bias", [tuple(bias for _, bias in each.bias) for each in lists])
-        self._add_list("dry_breakers", [each.breakers for each in lists])
+        lists = [place.id_lists for place in places]
+        for name in lists[0]:
+            self._add_list(name, [each[name] for each in lists])
         if any(each.bitmask for each in params):
             words = (logits.shape[1] + 31) // 32
             self._arguments["bitmask"] = torch.full((len(places), words), -1, dtype=torch.int32, device=self._device)
@@ -190,13 +198,11 @@ class Batch:
     def _column(self, values: list[Any], dtype: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=self._device)
 
-    def _add_list(self, name: str, lists: list[tuple[Any, ...]]) -> None:
-        """Lists of unequal length as one tensor, padded with what stands for nothing."""
+    def _add_list(self, name: str, lists: list[tuple[float, ...]]) -> None:
+        """Lists of unequal length as one tensor."""
         longest = max(map(len, lists))
         if longest:
-            padding = 0 if name == "bias" else -1
-            padded = [[*each, *(padding,) * (longest - len(each))] for each in lists]
-            self._arguments[name] = self._column(padded, _OP[name].dtypes[0])
+            self._arguments[name] = self._column([padded(name, each, longest) for each in lists], _OP[name].dtypes[0])
 
     def read_bitmasks(self) -> None:
         """Ask the functions of the rows that have one which tokens may follow."""
@@ -271,6 +277,11 @@ class Batch:
             rest = max(0.0, 1.0 - sum(candidate.probability for candidate in candidates))
             steps.append(Step(place.position, int(kept[row].sum()), candidates, rest))
         return steps
+
+
+def padded(name: str, values: Sequence[float], length: int) -> list[float]:
+    """A list of a row, with what stands for nothing after it."""
+    return [*values, *(0 if name == "bias" else -1,) * (length - len(values))]
 
 
 def _problem(logits: Tensor) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -199,6 +199,15 @@ def sample_seed(seed: int, sample: int) -> int:
         return seed
     mixed = _mix((_mix(seed & _MASK) + sample) & _MASK)
     return mixed - 2**64 if mixed >= 2**63 else mixed
+
+
+def end_ids(params: SamplingParams, eos_ids: Iterable[int]) -> tuple[int, ...]:
+    """The ids that end the text of a request, ascending; `eos_ids` are the checkpoint's end-of-text ids.
+
+    >>> end_ids(SamplingParams(stop_ids=[5, 2]), [9]), end_ids(SamplingParams(ignore_eos=True), [9])
+    ((2, 5, 9), ())
+    """
+    return tuple(sorted({*params.stop_ids, *(() if params.ignore_eos else eos_ids)}))
 
 
 def _mix(word: int) -> int:

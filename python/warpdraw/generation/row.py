@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..model.weights import Checkpoint
 from .draw import Drawn, Place
-from .params import SamplingParams, sample_seed
+from .params import SamplingParams, end_ids, sample_seed
 from .results import Completion, Event, FinishReason, KeptTokens, Step, TokenLogprob
 from .streaming import TextStream
 from .vocabulary import TokenLists
@@ -36,12 +36,10 @@ class Row:
         params = request.params
         self.request, self.params, self.sample, self.slot = request, params, sample, slot
         self.seed = sample_seed(request.seed, sample)
-        self.ends = {*params.stop_ids, *(() if params.ignore_eos else model.eos_ids)}
+        self.ends = end_ids(params, model.eos_ids)
         self.limit = min(params.max_tokens, model.config.max_positions - len(request.ids))
         self.tokens: list[int] = []
-        self.place = Place(
-            request.name, params, request.lists, self.seed, request.ids, tuple(sorted(self.ends)), self.tokens
-        )
+        self.place = Place(request.name, params, request.lists, self.seed, request.ids, self.ends, self.tokens)
         self.text = TextStream(model.tokenizer.decode, request.ids, params.stop)
         self.pieces: list[str] = []
         self.logprobs: list[TokenLogprob] = []

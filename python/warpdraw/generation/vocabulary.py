@@ -21,16 +21,11 @@ class TokenLists:
     breakers: tuple[int, ...] = ()
 
 
-class Vocabulary:
-    """The tokens of a checkpoint.
+class Ids:
+    """Token ids below `size` that have no texts; the logits have `padded` columns."""
 
-    `size` is one more than the largest id of the tokenizer: a model's head may be padded beyond it, to `padded`.
-    """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.tokenizer, self.padded = checkpoint.tokenizer, checkpoint.config.vocab_size
-        name_of = self.tokenizer.backend.id_to_token
-        self.size = next((i + 1 for i in reversed(range(self.padded)) if name_of(i) is not None), self.padded)
+    def __init__(self, size: int, padded: int) -> None:
+        self.size, self.padded = size, padded
 
     def lists(self, name: str, params: SamplingParams) -> TokenLists:
         """The lists of a request, called `name` in messages; ValueError for what is no token here."""
@@ -58,11 +53,34 @@ class Vocabulary:
                     raise ValueError(f"{name}: expected ids below {self.size}, got {token}")
                 ids[token] = None
             else:
-                found = self._ids_of.get(token)
-                if not found:
-                    raise ValueError(f"{name}: expected the text of one token, got {token!r}{self._spelled(token)}")
-                ids.update(dict.fromkeys(found))
+                ids.update(dict.fromkeys(self._ids_of_text(name, token)))
         return tuple(ids)
+
+    def _ids_of_text(self, name: str, text: str) -> list[int]:
+        raise ValueError(f"{name}: expected token ids, because without a tokenizer nothing has a text, got {text!r}")
+
+    def _breakers(self, name: str, strings: tuple[str, ...]) -> tuple[int, ...]:
+        if strings:
+            raise ValueError(f"{name}: expected none, because without a tokenizer nothing has a text, got {strings!r}")
+        return ()
+
+
+class Vocabulary(Ids):
+    """The tokens of a checkpoint.
+
+    `size` is one more than the largest id of the tokenizer: a model's head may be padded beyond it, to `padded`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.tokenizer, padded = checkpoint.tokenizer, checkpoint.config.vocab_size
+        name_of = self.tokenizer.backend.id_to_token
+        super().__init__(next((i + 1 for i in reversed(range(padded)) if name_of(i) is not None), padded), padded)
+
+    def _ids_of_text(self, name: str, text: str) -> list[int]:
+        found = self._ids_of.get(text)
+        if not found:
+            raise ValueError(f"{name}: expected the text of one token, got {text!r}{self._spelled(text)}")
+        return found
 
     def _spelled(self, text: str) -> str:
         """For a message: the tokens that a text is."""
