@@ -158,7 +158,8 @@ def test_one_long_row_equals_the_cpu(path, kind, V):
             try:
                 found = warpdraw.sample(row, **arguments)
             except ValueError as error:
-                if not path.endswith("cluster") or V < 1_000_000:  # a cluster keeps the row on chip, and not every row fits
+                # A cluster keeps the row on chip, and not every row fits.
+                if not path.endswith("cluster") or V < 1_000_000:
                     raise
                 pytest.skip(str(error))
         assert_equals_cpu(found, row, arguments, f"{params}")
