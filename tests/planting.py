@@ -48,6 +48,7 @@ VECTOR = next(backend.name for backend in warpdraw.backends() if backend.name in
 ISAS = ("scalar", VECTOR)
 SOURCES = (".h", ".cpp", ".cuh", ".cu")
 SIMULATED = "cuda_host"  # the CUDA kernels, on simulated threads
+ENVIRONMENT = os.environ.copy()
 PATIENCE = 120  # seconds that the checks of one mutant may take before it counts as hanging
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -106,7 +107,8 @@ def ops_of(isa: str) -> tuple[str, ...]:
 def command(*words: object) -> str:
     """Runs the compiler; what it prints, or an AssertionError with its complaint."""
     assert COMPILER
-    done = subprocess.run([COMPILER, *map(str, words)], capture_output=True, text=True, check=False)
+    # With an environment of its own: pytest changes that of the process meanwhile, and an exec that reads it may fail.
+    done = subprocess.run([COMPILER, *map(str, words)], capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert done.returncode == 0, f"{words[-1]}: {done.stderr[:1500]}"
     return done.stdout
 
