@@ -117,6 +117,7 @@ class Workshop:
     """Objects of the unchanged sources, and libraries made from them and from changed ones."""
 
     def __init__(self, folder: Path, isas: tuple[str, ...] = ISAS):
+        server()  # before there are other threads: it changes the environment for a moment
         self.folder, self.root = folder, folder / "csrc"
         shutil.copytree(CSRC, self.root)
         self.part_cuda()
