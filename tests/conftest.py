@@ -58,3 +58,17 @@ def threads():
     """A function that sets the number of threads; the number is back at 1 after the test."""
     yield torch.set_num_threads
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the program in this process; returns exit code, standard output and standard error."""
+    from warpdraw.cli.main import main
+
+    def call(*arguments):
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield call
+    torch.set_num_threads(1)

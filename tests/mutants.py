@@ -445,12 +445,19 @@ MUTANTS = [
         "distance(x) < crossed.distance",
         "distance(x) <= crossed.distance",
     ),
-    Mutant("vectors: the cut is after a token, not before", "cpu/*", "Boundary{x, id - 1}", "Boundary{x, id}"),
+    Mutant(
+        "vectors: the cut is after a token, not before",
+        "core/order.h",
+        "Boundary{x, id - 1}",
+        "Boundary{x, id}",
+        in_vector_kernels=True,
+    ),
     Mutant(
         "vectors: the cut before token 0 drops its ties",
-        "cpu/*",
-        "Boundary{std::nextafter(x, HUGE_VALF), kLastId}",
+        "core/order.h",
+        "Boundary{nextafterf(x, HUGE_VALF), kLastId}",
         "Boundary{x, kLastId}",
+        in_vector_kernels=True,
     ),
     Mutant(
         "vectors: XTC keeps the ties of the last likely token",

@@ -25,7 +25,6 @@ from warpdraw.bench.peers.penalties import Penalties
 from warpdraw.bench.picture import picture
 from warpdraw.bench.softmaxes import softmax
 from warpdraw.bench.verify import NotVerified
-from warpdraw.cli.main import main
 
 COMBINED, NUCLEUS, TEMPERED = Job(1.0, 50, 0.9, 0.05), Job(1.0, 0, 0.9, 0.0), Job(0.7, 0, 1.0, 0.0)
 GREEDY = Job(0.0, 0, 1.0, 0.0)
@@ -37,19 +36,6 @@ INF = math.inf
 @pytest.fixture(scope="module")
 def rows():
     return Case(700, 1).rows(4)
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs the program in this process; returns exit code, standard output and standard error."""
-
-    def call(*arguments):
-        code = main(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield call
-    torch.set_num_threads(1)
 
 
 def loaded(name):

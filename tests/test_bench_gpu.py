@@ -31,22 +31,9 @@ from warpdraw.bench.gpu_methods import OURS, of_peer, ours
 from warpdraw.bench.harness import Timing
 from warpdraw.bench.peers import EAGER, FLASHINFER, GPU_LOADERS, IDIOM, SONIC, TRANSFORMERS, Absent, load_peers
 from warpdraw.bench.verify import NotVerified
-from warpdraw.cli.main import main
 
 CPU = torch.device("cpu")
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.sh"
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs the program in this process; returns exit code, standard output and standard error."""
-
-    def call(*arguments):
-        code = main(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,10 @@ WD_HD inline Boundary keep_all() { return {-kLargest, kLastId}; }
 WD_HD inline Boundary boundary_of(std::uint64_t key) { return {key_logit(key), key_id(key)}; }
 // Before every token.
 WD_HD inline Boundary keep_none() { return {HUGE_VALF, kLastId}; }
+// Just before a token.
+WD_HD inline Boundary before(float x, std::uint32_t id) {
+  return id > 0 ? Boundary{x, id - 1} : Boundary{nextafterf(x, HUGE_VALF), kLastId};
+}
 WD_HD inline Boundary stricter(Boundary a, Boundary b) { return a.x > b.x || (a.x == b.x && a.id < b.id) ? a : b; }
 
 // A run of neighbours in the total order: what stands before `last` and not before `first`.

@@ -7,11 +7,6 @@
 namespace warpdraw::WARPDRAW_ISA {
 namespace {
 
-// The cut just before a token.
-Boundary before(float x, std::uint32_t id) {
-  return id > 0 ? Boundary{x, id - 1} : Boundary{std::nextafter(x, HUGE_VALF), kLastId};
-}
-
 // Calls visit(vector, first id, which tokens of it are kept).
 template <typename T, typename Visit> void for_kept(const Row<T>& row, const Interval& keeps, Visit visit) {
   row.for_tiles_reaching(keeps.last.x, [&](std::int64_t tile) {

@@ -4,11 +4,6 @@
 
 namespace warpdraw::WARPDRAW_SIMT {
 
-// The cut just before a token.
-WD_DEVICE Boundary before(float x, std::uint32_t id) {
-  return id > 0 ? Boundary{x, id - 1} : Boundary{nextafterf(x, HUGE_VALF), kLastId};
-}
-
 // How far from the entropy a token is, in exponents, and on which side.
 struct Surprise {
   float highest, scale, mean;

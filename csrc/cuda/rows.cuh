@@ -141,9 +141,6 @@ void run_rows(const Queue& queue, const Tensor& logits, const Inputs* in, const 
   const View<const T, 2> view(logits);
   const std::int64_t rows = view.shape[0], vocab = view.shape[1];
   const int tiles = tiles_of(vocab);
-  if (device.capability < 80)
-    throw std::invalid_argument("logits: expected a GPU of compute capability 8.0 or later, got " +
-                                std::to_string(device.capability / 10) + "." + std::to_string(device.capability % 10));
   const int blocks = device.capability >= 90 ? cluster_for<T>(device, rows, tiles) : 0;
   if (queue.path == Path::cluster && blocks == 0)
     throw std::invalid_argument(device.capability < 90

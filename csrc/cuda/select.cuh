@@ -6,8 +6,7 @@
 namespace warpdraw::WARPDRAW_SIMT {
 
 inline constexpr int kEach = kList / kThreads;  // of a thread
-inline constexpr int kListBits = 9;
-static_assert(kList == 1 << kListBits && kEach * kThreads == kList);
+static_assert(kEach * kThreads == kList);
 
 // Gathers the keys of the tokens that `take` wants, of tiles that reach x. Returns how many there are; they are in scratch.all,
 // unless they are too many.
@@ -88,7 +87,7 @@ template <typename Value> WD_DEVICE std::uint32_t crossing(Team& team, Scratch& 
   return scratch.found;
 }
 
-// Sums measure(logit) over the tokens in scratch.all by bin(logit, id), which is negative for those that do not take part.
+// Sums measure(logit) over tokens into scratch.all, by bin(logit, id), which is negative for those that do not take part.
 template <typename R, typename Bin, typename Measure> WD_DEVICE void sum_bins(const R& row, float x, Bin bin, Measure measure) {
   Scratch& scratch = row.scratch;
   row.team.claim();

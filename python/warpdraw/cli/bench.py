@@ -249,13 +249,18 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _print_goals(result: dict[str, Any]) -> None:
-    console, where = stdout(), result["environment"]
+def _print_begin(result: dict[str, Any], machine: str) -> Console:
+    console = stdout()
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
-    console.print(f"{where['cpu']}, torch {where['torch']}, {result['backend']}")
+    console.print(f"{machine}, torch {result['environment']['torch']}, {result['backend']}")
     if result["options"]["quick"]:
         console.print("--quick: small sizes and few calls, so the figures mean nothing", style="yellow")
+    return console
+
+
+def _print_goals(result: dict[str, Any]) -> None:
+    console = _print_begin(result, result["environment"]["cpu"])
     _print_tables(console, result["goals"])
     sweep = [record for record in result["results"] if record["series"]]
     for cache in dict.fromkeys(record["cache"] for record in sweep):
@@ -264,12 +269,8 @@ def _print_goals(result: dict[str, Any]) -> None:
 
 
 def _print_gpu(result: dict[str, Any]) -> None:
-    console, device = stdout(), result["device"]
-    if not console.is_terminal:
-        console.width = WIDTH_OF_FILES
-    console.print(f"{device.get('name', device['type'])}, torch {result['environment']['torch']}, {result['backend']}")
-    if result["options"]["quick"]:
-        console.print("--quick: small sizes and few calls, so the figures mean nothing", style="yellow")
+    device = result["device"]
+    console = _print_begin(result, device.get("name", device["type"]))
     # The rest is in the JSON.
     _print_tables(console, [goal for goal in result["goals"] if goal["target"] is not None])
     if "copy_bandwidth" in result:
