@@ -1,8 +1,16 @@
-"""Fixtures that all tests share: the backends that can run here, and deterministic hypothesis runs."""
+"""What all tests share: the backends that can run here, Triton's interpreter where there is no GPU, deterministic
+hypothesis runs.
+"""
+
+import os
 
 import pytest
 import torch
 from hypothesis import settings
+
+# Triton reads it while it decorates the first kernel.
+if not (torch.cuda.is_available() or torch.xpu.is_available()):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import warpdraw
 

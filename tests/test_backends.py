@@ -1,16 +1,19 @@
-"""Backends: each is listed with a reason, forced by name without falling back, and counted when it runs."""
+"""Backends: each is listed with a reason, forced by name without falling back, and counted when it runs (the last for
+every op in test_every_backend.py).
+"""
 
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import BACKENDS, NATIVE, SIMULATED, VECTOR, runnable
+from conftest import BACKENDS, SIMULATED, VECTOR, runnable
 
 import warpdraw
 from warpdraw import _C
-from warpdraw.backends import DEFAULTS
+from warpdraw.backends import DEFAULTS, BackendError, _triton, backend_for, native_kernel, native_kernels
 from warpdraw.op import OPS
 
 GPU = ("cuda", "cuda_cluster", "cuda_split")
@@ -44,24 +47,6 @@ def test_the_default_is_the_best_that_runs():
     warpdraw.softmax(LOGITS)
     after = warpdraw.launches()
     assert {name: n - before[name] for name, n in after.items() if n != before[name]} == {f"{best}.softmax": 1}
-
-
-@pytest.mark.parametrize("name", [*NATIVE, *SIMULATED])
-def test_a_forced_backend_runs_and_no_other(name):
-    with warpdraw.use(runnable(name)):
-        for op in OPS.values():
-            before = warpdraw.launches()
-            op(LOGITS)
-            after = warpdraw.launches()
-            changed = {key: n - before.get(key, 0) for key, n in after.items() if n != before.get(key, 0)}
-            assert changed == {f"{name}.{op.name}": 1}
-
-
-def test_the_reference_is_counted_too():
-    before = warpdraw.launches().get("reference.sample", 0)
-    with warpdraw.use("reference"):
-        warpdraw.sample(LOGITS)
-    assert warpdraw.launches()["reference.sample"] == before + 1
 
 
 def test_unavailable_and_unknown_backends_are_refused():
@@ -126,6 +111,119 @@ def test_a_call_on_a_gpu_counts_for_the_path_that_it_took(name):
             after = warpdraw.launches()
             changed = {key: n - before[key] for key, n in after.items() if n != before[key]}
             assert changed in [{f"{path}.sample": 1} for path in paths]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Triton.
+
+
+def with_gpu(monkeypatch, capability=(9, 0), **version):
+    """What torch says where there is a GPU."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(torch.version, "hip", version.get("hip"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda ordinal=0: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda ordinal=0: SimpleNamespace(gcnArchName="gfx942"))
+
+
+def without_gpu(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+
+
+def test_without_triton_the_reason_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert not _triton().available
+    assert _triton().reason == "Triton is not installed"
+
+
+@pytest.mark.parametrize("version", ["2.3.1", "3.5.1", "3.5.9+git1234"])
+@pytest.mark.parametrize("interpreted", ["0", "1"])
+def test_a_triton_that_is_too_old_is_refused(monkeypatch, version, interpreted):
+    triton = pytest.importorskip("triton")
+    with_gpu(monkeypatch)
+    monkeypatch.setenv("TRITON_INTERPRET", interpreted)
+    monkeypatch.setattr(triton, "__version__", version)
+    assert not _triton().available
+    assert _triton().reason == f"expected Triton 3.6 or later, got {version}"
+
+
+@pytest.mark.parametrize("version", ["3.6.0", "3.10.0+git1234", "4.0"])
+def test_a_triton_that_is_new_enough_runs_on_what_is_there(monkeypatch, version):
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton, "__version__", version)
+    without_gpu(monkeypatch)
+    assert (_triton().available, _triton().reason) == (False, "no GPU was found")
+    with_gpu(monkeypatch, (7, 5))
+    assert (_triton().available, _triton().reason) == (False, "expected a GPU of sm_80 or later, got sm_75")
+    with_gpu(monkeypatch, (8, 0))
+    assert (_triton().available, _triton().reason) == (True, "compiled by Triton for sm_80")
+    with_gpu(monkeypatch, (7, 0), hip="6.4")
+    assert (_triton().available, _triton().reason) == (True, "compiled by Triton for gfx942")
+    assert _triton().device == "cuda"
+    without_gpu(monkeypatch)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "get_device_name", lambda: "an Intel GPU")
+    assert (_triton().available, _triton().reason) == (True, "compiled by Triton for an Intel GPU")
+    assert _triton().device == "xpu"
+    assert DEFAULTS["xpu"] == ("triton",)
+
+
+def test_the_interpreter_of_triton_is_never_picked_by_itself(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    found = _triton()
+    assert (found.available, found.device) == (True, "cpu")
+    assert found.reason == "Triton's interpreter, on the CPU: for tests"
+    assert backend_for(torch.device("cpu")).name == "cpu"
+    for device in ("cuda", "xpu"):  # where its own tensors are not
+        if not BACKENDS["cuda"].available and BACKENDS["triton"].device == "cpu":
+            with pytest.raises(
+                BackendError, match=f"no backend runs tensors on {device}.*triton: Triton's interpreter"
+            ):
+                backend_for(torch.device(device))
+
+
+def test_triton_takes_tensors_of_its_own_device_only():
+    with warpdraw.use(runnable("triton")):
+        own = BACKENDS["triton"].device
+        other = "cuda" if own == "cpu" else "cpu"
+        with pytest.raises(BackendError, match=f"backend triton: expected tensors on {own}, got {other}"):
+            backend_for(torch.device(other))
+        if own != "cpu":
+            for op in OPS.values():
+                with pytest.raises(BackendError, match=f"backend triton: expected tensors on {own}, got cpu"):
+                    op(LOGITS)
+
+
+def test_only_native_kernels_take_the_short_way():
+    for name in OPS:
+        with warpdraw.use("scalar"):
+            assert native_kernel(name) is getattr(_C.scalar, name)
+            assert native_kernels(name) == (getattr(_C.scalar, name), None)
+        with warpdraw.use("reference"):
+            assert native_kernel(name) is None
+        if BACKENDS["triton"].available:
+            with warpdraw.use("triton"):
+                assert native_kernel(name) is None
+                assert native_kernels(name) == (None, None)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def test_importing_and_calling_does_not_import_triton():
+    code = (
+        "import sys, torch, warpdraw\n"
+        "warpdraw.sample(torch.zeros(1, 9))\n"
+        "with warpdraw.use('scalar'): warpdraw.sample(torch.zeros(1, 9))\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'triton' or 'warpdraw.triton' in name])"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
 
 
 def test_importing_and_calling_does_not_initialise_cuda():

@@ -1,14 +1,21 @@
 """torch.compile sees every op as one opaque node: opcheck passes, and compiled code gives what eager code gives."""
 
+import io
+
 import pytest
 import torch
 from cases import ORDERS, inputs_of, rows_of
 from certificates import same_bits
-from torch._dynamo.testing import CompileCounter
+from conftest import BACKENDS, runnable
+from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 import warpdraw
+from warpdraw import SamplingParams
 from warpdraw.contract import ChoiceSpec
+from warpdraw.generation import graph
 from warpdraw.op import OPS
+
+inductor = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch warns about its own modules
 
 
 @pytest.fixture(autouse=True)
@@ -105,8 +112,8 @@ def test_a_step_with_every_kind_of_argument_compiles():
     assert counter.frame_count == 1
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch warns about its own modules
-def test_inductor():
+@inductor
+def test_inductor_compiles_what_is_around_a_draw():
     def step(logits, position):
         drawn = warpdraw.sample(logits * 2, top_k=20, top_p=0.9, position=position, logprob=True)
         return drawn.tokens, drawn.valid, drawn.logprob.exp()
@@ -119,6 +126,31 @@ def test_inductor():
         assert torch.equal(tokens, expected[0])
         assert torch.equal(valid, expected[1])
         assert torch.allclose(probability, expected[2], rtol=1e-6)
+
+
+def everything(op):
+    """The outputs of an op that are made on request."""
+    return {spec.name: True for spec in op.contract.outputs if spec.optional}
+
+
+@inductor
+@pytest.mark.parametrize("name", OPS)
+def test_inductor_with_dynamic_shapes(name):
+    """Logits that the compiled code computes, all outputs, parameters that are slices of larger tensors."""
+    op = OPS[name]
+
+    def step(logits, **others):
+        return op(logits * 2, **others, **everything(op))
+
+    for seed in (2, 3):
+        compiled = torch.compile(step, fullgraph=True, dynamic=True)
+        for V, kinds in (
+            (130, ("random", "tied", "NaN")),
+            (257, ("masked", "flat", "random", "peaked")),
+            (65, ("tied",) * 2),
+        ):
+            inputs = inputs_of(op, V, torch.float32, seed, kinds, wild=True)
+            same(compiled(**inputs), step(**inputs))
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -156,7 +188,7 @@ def test_compiled_code_keeps_the_checks_of_values():
     assert drawn.tokens[1] == -1
 
 
-def test_the_node_runs_under_fake_tensors_and_export():
+def test_the_node_runs_under_fake_tensors():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
@@ -164,10 +196,110 @@ def test_the_node_runs_under_fake_tensors_and_export():
         assert torch.ops.warpdraw.softmax(fake, torch.empty(3)).shape == (3, 100)
         assert torch.ops.warpdraw.softmax(fake, torch.empty(3)).dtype == torch.float32
 
+
+# --------------------------------------------------------------------------------------------------------------------
+# Which backend compiled code runs on.
+
+FORCED = [
+    pytest.param(name, marks=pytest.mark.gpu if BACKENDS[name].device in ("cuda", "xpu") else ())
+    for name in ("scalar", "reference", "triton")
+]
+
+
+@inductor
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("forced", FORCED)
+def test_the_backend_that_is_forced_when_compiled_code_runs_is_the_one_that_runs(forced, name, compiler):
+    """Not the one that was forced when it was compiled."""
+    device = BACKENDS[runnable(forced)].device
+    logits = rows_of(("random", "tied"), 130, seed=1).to("cpu" if device == "any" else device)
+    compiled = torch.compile(lambda logits: OPS[name](logits), backend=compiler, fullgraph=True)
+    with warpdraw.use("reference"):
+        compiled(logits)
+    for backend in (forced, "reference", forced):
+        before = warpdraw.launches()
+        with warpdraw.use(backend):
+            found = compiled(logits)
+            after = warpdraw.launches()
+            same(found, OPS[name](logits))
+        assert {key: n - before.get(key, 0) for key, n in after.items() if n != before.get(key, 0)} == {
+            f"{backend}.{name}": 1
+        }
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Exported programs.
+
+
+class Calls(torch.nn.Module):
+    """An op with everything that it can report; constants are not among the inputs of the program."""
+
+    def __init__(self, op, constants):
+        super().__init__()
+        self.op, self.constants = op, constants
+
+    def forward(self, **tensors):
+        return self.op(**tensors, **self.constants, **everything(self.op))
+
+
+def saved(program):
+    """The program after it was in a file."""
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", OPS)
+def test_export(name, strict):
+    inputs = tensors_of(OPS[name])
+    tensors = {key: value for key, value in inputs.items() if isinstance(value, torch.Tensor)}
+    module = Calls(OPS[name], {key: value for key, value in inputs.items() if key not in tensors})
+    program = torch.export.export(module, (), tensors, strict=strict)
+    want = module(**tensors)
+    for each in (program, saved(program)):
+        found = each.module()(**tensors)
+        assert type(found) is type(want)
+        same(found, want)
+    assert [node for node in program.graph.nodes if f"warpdraw.{name}" in str(node.target)]
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_exported_programs_take_other_sizes(name):
     class Head(torch.nn.Module):
         def forward(self, logits):
-            return warpdraw.sample(logits, top_k=5).tokens
+            return OPS[name](logits)
 
-    logits = rows_of(("random", "tied"), 130, seed=1)
-    exported = torch.export.export(Head(), (logits,))
-    assert torch.equal(exported.module()(logits), Head()(logits))
+    sizes = {"logits": {0: torch.export.Dim("B"), 1: torch.export.Dim("V")}}
+    exported = torch.export.export(Head(), (torch.zeros(3, 130),), dynamic_shapes=sizes).module()
+    for B, V in ((2, 64), (5, 1000), (1, 3)):
+        logits = rows_of(("random",) * B, V, seed=V)
+        same(exported(logits), OPS[name](logits))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Text.
+
+REQUESTS = {
+    "usual": {"temperature": 0.8, "top_p": 0.9},
+    "reports": {"logprobs": 2, "kept": 3, "order": "hf", "min_p": 0.01},
+    "history": {"repetition_penalty": 1.3, "no_repeat_ngram": 3, "dry_multiplier": 0.8, "logit_bias": {5: 1.0}},
+}
+
+
+@inductor
+@pytest.mark.parametrize(("request_", "compiler"), [*((name, "eager") for name in REQUESTS), ("history", "inductor")])
+def test_a_decode_step_of_generate_is_one_graph(monkeypatch, request_, compiler):
+    """Model and draw: what a CUDA graph captures on a GPU compiles without a break, and draws the same tokens."""
+    model = warpdraw.load("tiny-target")
+    params = SamplingParams(seed=7, ignore_eos=True, max_tokens=12, n=2, **REQUESTS[request_])
+    prompts = ["The sky is", "A"]
+    eager = warpdraw.generate(model, prompts, params, graphs=True)
+    counter = CompileCounterWithBackend(compiler)
+    monkeypatch.setattr(graph, "directly", lambda step: torch.compile(step, backend=counter, fullgraph=True))
+    compiled = warpdraw.generate(model, prompts, params, graphs=True)
+    assert [each.token_ids for each in compiled] == [each.token_ids for each in eager]
+    assert compiled.throughput.graph_steps == eager.throughput.graph_steps > 5
+    assert counter.frame_count == compiled.throughput.graphs == 1

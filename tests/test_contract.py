@@ -37,7 +37,7 @@ def test_logits(op):
     refuses(TypeError, "logits", "float32", "int64", op=op, args=(LOGITS.long(),))
     refuses(TypeError, "logits", "float32", "[B, V]", "[[1.0, 2.0]]", op=op, args=([[1.0, 2.0]],))
     refuses(TypeError, "logits", "[B, V]", "None", op=op, args=(None,))
-    refuses(TypeError, "logits", "array", op=op, args=(LOGITS.numpy(),))
+    refuses(TypeError, "logits", "float32", "float64", op=op, args=(LOGITS.double().numpy(),))
     refuses(ValueError, "logits", "[B, V]", "[4]", op=op, args=(LOGITS[0],))
     refuses(ValueError, "logits", "[B, V]", "[1, 2, 4]", op=op, args=(LOGITS[None],))
     refuses(ValueError, "logits", "V of at least 1", "[2, 0]", op=op, args=(LOGITS[:, :0],))
@@ -111,8 +111,7 @@ def test_parameters_of_the_wrong_type(name):
     kind = "int" if integer else "number"
     for value in (True, False, "1", None, [1, 2], *([1.0, 1.5] if integer else [])):
         refuses(TypeError, name, kind, "[B]", dtype, repr(value), **{name: value})
-    for value in (1j, np.zeros(2), np.arange(2)):
-        refuses(TypeError, name, kind, repr(value), **{name: value})
+    refuses(TypeError, name, kind, "1j", **{name: 1j})
     wrong = torch.ones(B, dtype=torch.float64)
     refuses(TypeError, name, dtype, "float64", **{name: wrong})
     refuses(TypeError, name, dtype, "bool", **{name: wrong.bool()})

@@ -12,6 +12,7 @@ import checks
 import pytest
 import torch
 from cases import INF, ORDERS, inputs_of, inputs_on, rows_of
+from certificates import same_bits
 from conftest import BACKENDS
 from test_parity import DTYPES, EDITS, FEATURES, LONG, NAMES, PARTNERS, SIZES
 
@@ -32,13 +33,28 @@ pytestmark = [
 streams = pytest.mark.skipif(not ON_GPU, reason="streams, graphs and memory are a GPU's")
 
 
+def _runnable(name):
+    backend = BACKENDS.get(name)
+    if backend is None or not backend.available:
+        pytest.skip(f"{name}: {backend.reason if backend else 'unknown'}")
+    return name
+
+
 @pytest.fixture(params=PATHS)
 def path(request):
     """The name of every path in turn; one that cannot run here is skipped with the reason."""
-    backend = BACKENDS.get(request.param)
-    if backend is None or not backend.available:
-        pytest.skip(f"{request.param}: {backend.reason if backend else 'unknown'}")
-    return request.param
+    return _runnable(request.param)
+
+
+# Triton compiles a kernel for each set of arguments, and its interpreter is slow: these tests have few sets of them.
+@pytest.fixture(params=(*PATHS, "triton") if ON_GPU else PATHS)
+def kernels(request):
+    """The same, and the Triton kernels."""
+    return _runnable(request.param)
+
+
+# What draws by itself on a GPU, and what would without the CUDA kernels.
+BY_DEFAULT = ("cuda", "triton")
 
 
 def seeded(seed=1):
@@ -90,22 +106,22 @@ def cpu_of(name, V, dtype, case, repeats):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPS)
-def test_every_path_equals_the_cpu(path, name, dtype):
+def test_every_path_equals_the_cpu(kernels, name, dtype):
     """All kinds of rows and parameters, absurd and invalid ones too."""
     for V in SIZES:
         for case in range(len(ORDERS)):
             inputs, want = cpu_of(name, V, dtype, case, 1 if V > 1000 else 3)
-            with warpdraw.use(path):
+            with warpdraw.use(kernels):
                 found = checks.run(OPS[name], inputs_on(DEVICE, inputs))
             checks.assert_same(found, want, f"V = {V}, case {case}")
 
 
 @pytest.mark.parametrize("V", [32000, 128256, 262144])
 @pytest.mark.parametrize("name", OPS)
-def test_every_path_equals_the_cpu_on_large_vocabularies(path, name, V):
+def test_every_path_equals_the_cpu_on_large_vocabularies(kernels, name, V):
     for case in range(len(ORDERS)):
         inputs, want = cpu_of(name, V, DTYPES[case % len(DTYPES)], case, 1)
-        with warpdraw.use(path):
+        with warpdraw.use(kernels):
             found = checks.run(OPS[name], inputs_on(DEVICE, inputs))
         checks.assert_same(found, want, f"case {case}")
 
@@ -149,30 +165,30 @@ REPORTS = {"logprob": True, "raw_logprob": True, "rank": True, "kept_count": Tru
 
 @pytest.mark.parametrize("kind", ["random", "peaked", "flat", "adjacent", "one huge", "equal", "rising", "quantised"])
 @pytest.mark.parametrize("V", [300_001, 1_048_576])
-def test_one_long_row_equals_the_cpu(path, kind, V):
+def test_one_long_row_equals_the_cpu(kernels, kind, V):
     row = rows_of((kind,), V, seed=4).to(DEVICE)
     history = row.topk(200).indices.int()
     for params in LONG:
         arguments = {"history": history, "seed": 7, **REPORTS, **params}
-        with warpdraw.use(path):
+        with warpdraw.use(kernels):
             try:
                 found = warpdraw.sample(row, **arguments)
             except ValueError as error:
                 # A cluster keeps the row on chip, and not every row fits.
-                if not path.endswith("cluster") or V < 1_000_000:
+                if not kernels.endswith("cluster") or V < 1_000_000:
                     raise
                 pytest.skip(str(error))
         assert_equals_cpu(found, row, arguments, f"{params}")
 
 
-def test_the_shared_arithmetic_has_the_bits_of_the_cpu(path):
+def test_the_shared_arithmetic_has_the_bits_of_the_cpu(kernels):
     """Weights of every 61st exponent from 0 down to -150, and exponentials of a million random words."""
     exponents = -torch.arange(0, 0x43160000, 61, dtype=torch.int32).view(torch.float32)
     exponents = exponents[: len(exponents) // 64 * 64]
     words = torch.randint(-(2**31), 2**31, exponents.shape, generator=torch.Generator().manual_seed(1))
     words = words.to(torch.int32)
     found = []
-    for name, device in ((path, DEVICE), ("cpu", "cpu")):
+    for name, device in ((kernels, DEVICE), ("cpu", "cpu")):
         weights, exponentials = (torch.empty(exponents.shape, device=device) for _ in range(2))
         BACKENDS[name].module.numerics(exponents.to(device), words.to(device), weights, exponentials)
         found.append((weights.cpu(), exponentials.cpu()))
@@ -186,16 +202,16 @@ CHUNK_BYTES = 2**31 if ON_GPU else 2**22
 
 
 @pytest.mark.parametrize("V", MILLION)
-def test_a_million_rows_draw_the_tokens_of_the_cpu(path, V, threads):
-    """The path that is picked draws for all of them, each forced path for a tenth."""
+def test_a_million_rows_draw_the_tokens_of_the_cpu(kernels, V, threads):
+    """What a GPU draws with by default draws for all of them, each forced path for a tenth."""
     threads(os.cpu_count() if ON_GPU else 1)
-    rows = MILLION[V] if path == "cuda" else MILLION[V] // 10 if ON_GPU else MILLION[V] // 1000
+    rows = MILLION[V] if kernels in BY_DEFAULT else MILLION[V] // 10 if ON_GPU else MILLION[V] // 1000
     chunk = max(1, CHUNK_BYTES // (4 * V))
     for number, start in enumerate(range(0, rows, chunk)):
         B = min(chunk, rows - start)
         logits = normal(B, V, number, DTYPES[number % 2])
         arguments = mixed(B, number)
-        with warpdraw.use(path):
+        with warpdraw.use(kernels):
             drawn = warpdraw.sample(logits, **arguments)
         assert_equals_cpu(drawn, logits, arguments, f"V = {V}, chunk {number}")
 
@@ -205,28 +221,28 @@ def test_a_million_rows_draw_the_tokens_of_the_cpu(path, V, threads):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_alignment_and_row_stride(path, dtype):
+def test_any_alignment_and_row_stride(kernels, dtype):
     for V in (1, 63, 64, 1000, 4099):
         for offset in range(9):
             for gap in (0, 1, 3, 8):
                 flat = normal(1, 5 * (V + gap) + offset, V + offset, dtype)[0]
                 rows = flat.as_strided((5, V), (V + gap, 1), offset)
-                with warpdraw.use(path):
+                with warpdraw.use(kernels):
                     found = warpdraw.sample(rows, **mixed(5, V))
                 assert_equals_cpu(found, rows, mixed(5, V), f"V = {V}, offset {offset}, gap {gap}")
 
 
-def test_one_row_stands_for_all(path):
+def test_one_row_stands_for_all(kernels):
     """A row stride of 0."""
     logits = normal(1, 3000).expand(300, -1)
     arguments = mixed(300)
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         assert_equals_cpu(warpdraw.sample(logits, **arguments), logits, arguments, "expanded")
 
 
 @streams
 @pytest.mark.parametrize("B", [16_500])
-def test_more_than_2_31_elements(path, B):
+def test_more_than_2_31_elements(kernels, B):
     V = 131_072
     if torch.cuda.get_device_properties(DEVICE).total_memory < 24 * 2**30:
         pytest.skip("needs 24 GiB of GPU memory")
@@ -237,7 +253,7 @@ def test_more_than_2_31_elements(path, B):
     arguments = mixed(B)
     some = [*range(20), *range(B // 2, B // 2 + 20), *range(B - 200, B)]
     narrow = logits[:, :1000]  # few elements, whose offsets are beyond 2^31 all the same
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         for rows in (logits, narrow):
             drawn = warpdraw.sample(rows, **arguments).tokens[some].cpu()
             assert torch.equal(drawn, warpdraw.sample(rows[some].cpu(), **on_cpu(arguments, some)).tokens)
@@ -245,31 +261,31 @@ def test_more_than_2_31_elements(path, B):
     assert torch.equal(narrow_probabilities, warpdraw.softmax(narrow[some].cpu()))
 
 
-def test_many_rows(path):
+def test_many_rows(kernels):
     """More rows than a grid's second dimension has places."""
     logits = normal(70_001 if ON_GPU else 71, 65)
     arguments = mixed(len(logits))
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         assert_equals_cpu(warpdraw.sample(logits, **arguments), logits, arguments, "many rows")
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_no_rows(path, name):
-    with warpdraw.use(path):
+def test_no_rows(kernels, name):
+    with warpdraw.use(kernels):
         result = OPS[name](torch.empty(0, 100, device=DEVICE))
     assert len(result[0] if isinstance(result, tuple) else result) == 0
 
 
 @pytest.mark.parametrize("V", [150, 5003])
 @pytest.mark.parametrize("name", OPS)
-def test_rows_stand_alone(path, name, V):
+def test_rows_stand_alone(kernels, name, V):
     """Rows of NaN, inf and absurd parameters disturb no other, and a row's slot and company do not matter."""
     inputs = inputs_on(DEVICE, inputs_of(OPS[name], V, torch.float32, seed=V, wild=True))
     B = len(inputs["logits"])
 
     def of(rows):
         picked = {n: x[rows] if isinstance(x, torch.Tensor) else x for n, x in inputs.items()}
-        with warpdraw.use(path):
+        with warpdraw.use(kernels):
             return checks.run(OPS[name], picked)
 
     together = of(list(range(B)))
@@ -279,11 +295,11 @@ def test_rows_stand_alone(path, name, V):
         checks.assert_same(of([row]), {n: x[row : row + 1] for n, x in together.items()}, f"row {row} alone")
 
 
-def test_rows_without_a_candidate_are_reported(path):
+def test_rows_without_a_candidate_are_reported(kernels):
     logits = normal(64, 2000)
     logits[::3] = torch.nan
     logits[1::3] = -INF
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         drawn = warpdraw.sample(logits, top_k=50, top_p=0.9)
     valid = torch.arange(64) % 3 == 2
     assert torch.equal(drawn.valid.cpu(), valid)
@@ -291,12 +307,12 @@ def test_rows_without_a_candidate_are_reported(path):
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_for_a_sanitizer(path, name):
+def test_for_a_sanitizer(kernels, name):
     """A few small calls with everything on: what compute-sanitizer is run over, which slows kernels down a lot."""
     for V, dtype in ((65, torch.float16), (1000, torch.bfloat16), (5003, torch.float32)):
         for case in (0, 2):
             inputs, want = cpu_of(name, V, dtype, case, 1)
-            with warpdraw.use(path):
+            with warpdraw.use(kernels):
                 found = checks.run(OPS[name], inputs_on(DEVICE, inputs))
             checks.assert_same(found, want, f"V = {V}, case {case}")
 
@@ -307,23 +323,23 @@ def test_for_a_sanitizer(path, name):
 
 @pytest.mark.parametrize("name", OPS)
 @streams
-def test_the_forced_path_runs_and_no_other(path, name):
+def test_the_forced_path_runs_and_no_other(kernels, name):
     logits = normal(4, 5003)
     before = warpdraw.launches()
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         OPS[name](logits)
     ran = {key: n - before.get(key, 0) for key, n in warpdraw.launches().items() if n != before.get(key, 0)}
     assert list(ran.values()) == [1], ran
     (key,) = ran
     assert key.endswith(f".{name}")
-    assert key.startswith("cuda") if path == "cuda" else key.startswith((f"{path}.", "cuda."))
+    assert key.startswith("cuda") if kernels == "cuda" else key.startswith((f"{kernels}.", "cuda."))
 
 
 @streams
 @pytest.mark.parametrize("name", OPS)
-def test_nothing_waits_for_the_device(path, name):
+def test_nothing_waits_for_the_device(kernels, name):
     inputs = inputs_on(DEVICE, inputs_of(OPS[name], 5003, torch.float32, seed=3))
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         OPS[name](**inputs)
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
@@ -334,11 +350,11 @@ def test_nothing_waits_for_the_device(path, name):
 
 
 @streams
-def test_the_current_stream_is_used(path):
+def test_the_current_stream_is_used(kernels):
     """What a stream computes late is seen by the call that follows on that stream."""
     values, arguments = normal(8, 50_000), mixed(8)
     want = warpdraw.sample(values.cpu(), **on_cpu(arguments)).tokens
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         warpdraw.sample(values, **arguments)  # loads the kernels
         logits = torch.zeros_like(values)
         torch.cuda.synchronize()
@@ -353,14 +369,14 @@ def test_the_current_stream_is_used(path):
 
 
 @streams
-def test_two_streams_at_once(path):
+def test_two_streams_at_once(kernels):
     """Their calls overlap, and share nothing."""
     cases = [(normal(B, V, V), mixed(B, V)) for B, V in ((3, 128256), (64, 32000), (1, 262144), (40, 5003))]
     wants = [warpdraw.sample(logits.cpu(), **on_cpu(arguments)).tokens for logits, arguments in cases]
     two = [torch.cuda.Stream() for _ in range(2)]
     torch.cuda.synchronize()
     drawn = []
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         for number in range(40):
             with torch.cuda.stream(two[number % 2]):
                 logits, arguments = cases[number // 2 % len(cases)]
@@ -373,7 +389,7 @@ def test_two_streams_at_once(path):
 @streams
 @pytest.mark.parametrize("everything", [False, True])
 @pytest.mark.parametrize(("B", "V"), [(1, 128256), (64, 32000), (5, 5003)])
-def test_a_graph_draws_anew_at_each_replay(path, B, V, everything):
+def test_a_graph_draws_anew_at_each_replay(kernels, B, V, everything):
     """The position advances inside the graph, and the history grows; each replay is the eager step."""
     logits = normal(B, V)
     inputs = mixed(B)
@@ -391,7 +407,7 @@ def test_a_graph_draws_anew_at_each_replay(path, B, V, everything):
         inputs["position"].copy_(start)
         history.lengths.fill_(3)
 
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         side = torch.cuda.Stream()
         with torch.cuda.stream(side):
             step()
@@ -414,12 +430,12 @@ def test_a_graph_draws_anew_at_each_replay(path, B, V, everything):
 
 
 @streams
-def test_graphs_and_eager_calls_take_turns(path):
+def test_graphs_and_eager_calls_take_turns(kernels):
     """A graph's own memory is not what eager calls use between its replays."""
     logits, other = normal(16, 128256), normal(64, 32000, 2)
     arguments, others = mixed(16), mixed(64)
     want = warpdraw.sample(logits.cpu(), **on_cpu(arguments)).tokens
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         warpdraw.sample(logits, **arguments)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -434,12 +450,12 @@ def test_graphs_and_eager_calls_take_turns(path):
 
 
 @streams
-def test_a_device_that_is_not_the_current_one(path):
+def test_a_device_that_is_not_the_current_one(kernels):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two CUDA devices")
     logits = normal(4, 5003).to("cuda:1")
     arguments = {name: value.to("cuda:1") for name, value in mixed(4).items()}
-    with warpdraw.use(path):
+    with warpdraw.use(kernels):
         drawn = warpdraw.sample(logits, **arguments)
     assert drawn.tokens.device == logits.device
     assert_equals_cpu(drawn, logits, arguments, "another device")
@@ -457,8 +473,8 @@ def test_tensors_on_different_devices_are_refused():
         warpdraw.sample(logits, tokens=torch.empty(4, dtype=torch.int64))
 
 
-def test_logits_whose_last_axis_is_not_dense_are_refused(path):
-    with pytest.raises((ValueError, TypeError), match="logits"), warpdraw.use(path):
+def test_logits_whose_last_axis_is_not_dense_are_refused(kernels):
+    with pytest.raises((ValueError, TypeError), match="logits"), warpdraw.use(kernels):
         warpdraw.sample(normal(100, 4).t())
 
 
@@ -472,6 +488,88 @@ def test_a_compiled_caller_is_one_graph():
     for position in range(3):
         place = torch.full((4,), position, device=DEVICE)
         assert torch.equal(compiled(logits, place), step(logits, place))
+
+
+@pytest.fixture(params=BY_DEFAULT)
+def by_default(request):
+    """Both in turn, with a compiler that has compiled nothing yet."""
+    torch._dynamo.reset()
+    yield _runnable(request.param)
+    torch._dynamo.reset()
+
+
+reduced_overhead = functools.partial(torch.compile, mode="reduce-overhead", fullgraph=True)
+WARM = 3  # calls after which compiled code replays its graph
+
+
+@streams
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch warns about its own modules
+@pytest.mark.parametrize("name", OPS)
+def test_compiled_with_reduced_overhead(by_default, name):
+    """Graphs that the compiler captures: each replay reads its own logits and, of a draw, its own position."""
+    op = OPS[name]
+    takes_position = any(spec.name == "position" for spec in op.contract.inputs)
+
+    def step(logits, **others):
+        return op(logits.float() / 2, **others)
+
+    compiled, first = reduced_overhead(step), []
+    with warpdraw.use(by_default):
+        for number in range(WARM + 4):
+            logits = normal(4, 5003, number // 2, torch.bfloat16)  # twice the same
+            others = {"position": torch.full((4,), number, device=DEVICE)} if takes_position else {}
+            torch.compiler.cudagraph_mark_step_begin()
+            before = warpdraw.launches()
+            found = compiled(logits, **others)
+            replayed = warpdraw.launches() == before
+            found = [x.clone() for x in (found if isinstance(found, tuple) else (found,)) if x is not None]
+            want = step(logits, **others)
+            want = [x for x in (want if isinstance(want, tuple) else (want,)) if x is not None]
+            for got, expected in zip(found, want, strict=True):
+                assert same_bits(got, expected).all(), f"call {number}"
+            assert replayed or number < WARM
+            first.append(found[0])
+    if op.contract.outputs[0].name == "tokens":
+        assert all((first[number] != first[number + 1]).any() for number in range(0, WARM + 3, 2))
+
+
+@streams
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_sampler_compiled_with_reduced_overhead(by_default):
+    """Requests come and go between replays; positions and histories advance in them."""
+    device, host = (warpdraw.Sampler(5003, 3, device=where) for where in (DEVICE, "cpu"))
+    compiled = reduced_overhead(device)
+    params = warpdraw.SamplingParams(seed=7, repetition_penalty=1.3, top_p=0.9)
+    with warpdraw.use(by_default):
+        for number in range(WARM + 5):
+            for sampler in (device, host):
+                if number in (0, WARM + 1):
+                    sampler.add(params, [number])
+                if number == WARM + 3:
+                    sampler.remove(0)
+            logits = normal(3, 5003, 1)
+            torch.compiler.cudagraph_mark_step_begin()
+            tokens = compiled(logits).tolist()
+            with warpdraw.use("cpu"):
+                assert tokens == host(logits.cpu()).tolist(), f"call {number}"
+
+
+@streams
+@pytest.mark.parametrize("name", OPS)
+def test_exported_programs_run(by_default, name):
+    class Head(torch.nn.Module):
+        def forward(self, logits):
+            return OPS[name](logits)
+
+    logits = normal(4, 5003)
+    exported = torch.export.export(Head(), (logits,)).module()
+    with warpdraw.use(by_default):
+        before = warpdraw.launches()
+        found, want = exported(logits), OPS[name](logits)
+        ran = {key for key, count in warpdraw.launches().items() if count != before.get(key, 0)}
+    assert all(key.startswith(by_default) for key in ran), ran
+    for got, expected in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, want)), strict=True):
+        assert got is expected is None or same_bits(got, expected).all()
 
 
 # --------------------------------------------------------------------------------------------------------------------

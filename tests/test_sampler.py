@@ -2,14 +2,16 @@
 
 import copy
 import dataclasses
+import io
 import re
 
 import pytest
 import torch
-from conftest import runnable
+from conftest import BACKENDS, runnable
 from small_model import EOS, small_model
 from test_generate import requests
 from torch._dynamo.testing import CompileCounter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import warpdraw
 from warpdraw import Sampler, SamplingParams
@@ -40,7 +42,7 @@ def steps(sampler, held, count):
         logits = torch.full((len(sampler.requests), V), torch.nan)
         for slot, (request, ids) in held.items():
             logits[slot] = logits_at(request, len(ids))
-        tokens = sampler(logits).tolist()
+        tokens = sampler(logits.to(sampler.position.device)).tolist()
         assert [token >= 0 for token in tokens] == [slot in held for slot in range(len(tokens))]
         for slot, (_, ids) in held.items():
             ids.append(tokens[slot])
@@ -115,16 +117,26 @@ def test_a_seed_that_nobody_chose_is_reported_and_another_for_each():
     assert len(set(sampler.seed.tolist())) == 2
 
 
-def test_requests_may_come_go_and_move_on_every_backend(backend):
-    come_go_and_move()
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.gpu if backend.device in ("cuda", "xpu") else ())
+        for name, backend in BACKENDS.items()
+    ],
+)
+def test_requests_may_come_go_and_move_on_every_backend(name):
+    """One object for all of them, wherever it is."""
+    device = BACKENDS[runnable(name)].device
+    sampler = Sampler(V, 4, max_length=50).to("cpu" if device == "any" else device)
+    with warpdraw.use(name):
+        before = warpdraw.launches()
+        come_go_and_move(sampler)
+        ran = {key for key, count in warpdraw.launches().items() if count != before.get(key, 0)}
+    path = name if name not in ("cpu", "cuda") else "avx|portable|cuda"
+    assert all(re.match(f"({path}).*\\.sample|scalar.sample", key) for key in ran), ran
 
 
-def test_requests_may_come_go_and_move_on_a_simulated_gpu(simulated):
-    come_go_and_move()
-
-
-def come_go_and_move():
-    sampler = Sampler(V, 4, max_length=50)
+def come_go_and_move(sampler):
     before = storage(sampler)
     held = {}
 
@@ -228,6 +240,27 @@ def test_a_sequence_that_is_too_long_to_be_read_becomes_invalid():
     assert valid == [[True, True]] * 3 + [[False, True]] * 3
 
 
+def test_a_draw_does_as_much_on_the_host_for_one_row_as_for_many():
+    class Counter(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            calls.append(function)
+            return function(*args, **(kwargs or {}))
+
+    counts = []
+    for rows in (1, 40):
+        sampler, calls = Sampler(V, rows), []
+        for slot in range(rows):
+            sampler.add(MIXED[slot % len(MIXED)], [1])
+        sampler(torch.zeros(rows, V))
+        before = warpdraw.launches()
+        with Counter():
+            sampler(torch.zeros(rows, V))
+        counts.append((len(calls), sum(warpdraw.launches().values()) - sum(before.values())))
+    assert counts[0] == counts[1]
+    assert counts[0][0] < 20
+    assert counts[0][1] == 1
+
+
 def test_a_bare_sampler_needs_no_lists_and_no_history():
     bare, full = Sampler(V, 1, max_length=0, max_ids=0), Sampler(V, 1)
     for sampler in (bare, full):
@@ -276,6 +309,57 @@ def test_requests_that_come_and_go_compile_nothing_anew():
     assert counter.frame_count == 1
 
 
+def test_a_draw_of_any_number_of_slots_is_one_graph():
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    eager, sampler = Sampler(V, 6), Sampler(V, 6)
+    compiled = torch.compile(sampler, backend=counter, fullgraph=True, dynamic=True)
+    for each in (eager, sampler):
+        for request in range(5):
+            each.add(MIXED[request], [1])
+    for count in (5, 3, 4, 2):
+        logits = torch.stack([logits_at(slot, count) for slot in range(count)])
+        assert compiled(logits).tolist() == eager(logits).tolist()
+    assert counter.frame_count == 1
+    assert sampler.position.tolist() == eager.position.tolist() == [5, 5, 4, 3, 2, 0]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_sampler_draws_the_same(strict):
+    """Also after it was in a file. Requests come as what the tensors of a sampler hold."""
+    sampler = Sampler(V, 3, max_length=40)
+    for request in (0, 3):
+        sampler.add(MIXED[request], [request, 2])
+    before = copy.deepcopy(sampler)
+    program = torch.export.export(sampler, (torch.zeros(3, V),), strict=strict)
+    for name, tensor in before.named_buffers():
+        assert torch.equal(tensor.nan_to_num(-1), sampler.get_buffer(name).nan_to_num(-1))
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    sampler, modules = before, [program.module(), torch.export.load(file).module()]
+    for number in range(8):
+        if number == 4:
+            sampler.add(MIXED[1], [7])
+            for module in modules:
+                for name, tensor in sampler.named_buffers():
+                    module.get_buffer(name).copy_(tensor)
+        logits = torch.stack([logits_at(slot, number) for slot in range(3)])
+        tokens = sampler(logits).tolist()
+        assert [module(logits).tolist() for module in modules] == [tokens, tokens]
+        assert (tokens[2] >= 0) == (number >= 4)
+
+
+def test_an_exported_sampler_may_be_given_positions():
+    sampler = Sampler(V, 2)
+    sampler.add(MIXED[0], [1])
+    example = torch.zeros(2, V), torch.zeros(2, dtype=torch.int64)
+    module = torch.export.export(copy.deepcopy(sampler), example).module()
+    for position in (4, 2):
+        logits, positions = logits_at(0, position).repeat(2, 1), torch.tensor([position, 0])
+        assert module(logits, positions).tolist() == sampler(logits, positions).tolist()
+
+
 def test_a_sampler_follows_a_model_to_another_dtype_and_into_a_copy():
     model = torch.nn.Sequential(torch.nn.Linear(4, V), Sampler(V, 1))
     sampler = model[1]
@@ -293,21 +377,27 @@ def test_a_sampler_follows_a_model_to_another_dtype_and_into_a_copy():
 
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_a_graph_draws_the_steps_of_the_cpu_while_requests_come_and_go():
-    runnable("cuda")
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_a_graph_draws_the_steps_of_the_cpu_while_requests_come_and_go(name):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    runnable(name)
     device, host = (Sampler(V, 3, device=where) for where in ("cuda", "cpu"))
     logits = torch.zeros(3, V, device="cuda")
     for sampler in (device, host):
         sampler.add(MIXED[0], [1])
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        warm = device(logits)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert warm.tolist() == host(torch.zeros(3, V)).tolist()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        tokens = device(logits)
+    with warpdraw.use(name):
+        warm = [device(logits).tolist()]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            late = device(logits)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        warm.append(late.tolist())
+        with torch.cuda.graph(graph):
+            tokens = device(logits)
+    assert warm == [host(torch.zeros(3, V)).tolist() for _ in range(2)]
     for number in range(8):
         for sampler in (device, host):
             if number in (2, 3):

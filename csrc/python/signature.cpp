@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "core/numerics.h"
+#include "python/exporter.h"
 
 namespace warpdraw {
 namespace {
@@ -42,6 +43,11 @@ std::string name_of(dlpack::Device device) {
 }
 
 std::string text_of(PyObject* value) { return py::repr(py::handle(value)).cast<std::string>(); }
+
+std::string first_line(const py::error_already_set& error) {
+  const auto text = py::str(error.value()).cast<std::string>();
+  return text.substr(0, text.find('\n'));
+}
 
 std::string shape_of(const std::int64_t* shape, int ndim) {
   std::string text;
@@ -197,13 +203,9 @@ void Signature::check_tensor(const Parameter& parameter, PyObject* value, Call& 
   dlpack::Tensor t;
   if (api->borrow(value, &t)) {
     const py::error_already_set error;
-    const auto text = py::str(error.value()).cast<std::string>();
-    throw py::value_error(parameter.name + ": expected a dense tensor with data: " + text.substr(0, text.find('\n')));
+    throw py::value_error(parameter.name + ": expected a dense tensor with data: " + first_line(error));
   }
-  DType dtype;
-  if (!dtype_from(t.dtype, &dtype) || !parameter.accepts(dtype))
-    throw py::type_error(parameter.name + ": expected a tensor of " + dtypes_text(parameter.dtypes) + ", got " +
-                         name_of(t.dtype));
+  const DType dtype = check_dtype(parameter, t.dtype);
   if (!call.api) {
     call.api = api;
     call.device = t.device;
@@ -236,6 +238,41 @@ void Signature::check_tensor(const Parameter& parameter, PyObject* value, Call& 
                           shape_of(t.strides, t.ndim));
   if (!t.data && !empty) throw py::value_error(parameter.name + ": expected a tensor with data, got a fake one");
   *out = borrowed(t, dtype);
+}
+
+DType Signature::check_dtype(const Parameter& parameter, dlpack::DataType given) const {
+  DType dtype;
+  if (!dtype_from(given, &dtype) || !parameter.accepts(dtype))
+    throw py::type_error(parameter.name + ": expected a tensor of " + dtypes_text(parameter.dtypes) + ", got " +
+                         name_of(given));
+  return dtype;
+}
+
+// A tensor of torch for one of another library, and of the same memory, which the call keeps alive.
+PyObject* Signature::take_over(const Parameter& parameter, PyObject* value, bool written, Call& call) const {
+  const std::string name = parameter.name + ": ", type = Py_TYPE(value)->tp_name;
+  const auto sharing = [&](auto step) {
+    const std::string problem = name + "expected what DLPack can share, got a " + type + ": ";
+    try {
+      return step();
+    } catch (const py::error_already_set& error) {
+      if (!error.matches(PyExc_Exception)) throw;
+      throw py::value_error(problem + first_line(error));
+    } catch (const std::exception& error) {
+      throw py::value_error(problem + error.what());
+    }
+  };
+  Export exported = sharing([&] { return Export(value); });
+  const dlpack::Tensor& t = exported.tensor();
+  check_dtype(parameter, t.dtype);
+  if (!exported.aligned())
+    throw py::value_error(name + "expected entries of " + name_of(t.dtype) + " at multiples of their size, got others");
+  if (exported.has_negative_strides())
+    throw py::value_error(name + "expected strides of at least 0, got " + shape_of(t.strides, t.ndim));
+  if (written && !exported.writable())
+    throw py::value_error(name + "expected memory to write into, got a " + type + " that is read-only or does not say");
+  call.taken.push_back(sharing([&] { return std::move(exported).to_torch(); }));
+  return call.taken.back().ptr();
 }
 
 void Signature::check_number(const Parameter& parameter, PyObject* value, const Call& call, Argument* out) const {
@@ -297,6 +334,9 @@ void Signature::bind_inputs(Call& call) const {
       check_number(parameter, value, call, &argument);  // the usual numbers first: asking any other type takes long
     } else if (exchange_of(value)) {
       check_tensor(parameter, value, call, &argument.tensor);
+    } else if (is_exporter(value)) {
+      call.given[i] = take_over(parameter, value, false, call);
+      check_tensor(parameter, call.given[i], call, &argument.tensor);
     } else if (parameter.takes_number && !PyBool_Check(value) &&
                (parameter.integer ? PyIndex_Check(value) : PyNumber_Check(value))) {
       check_number(parameter, value, call, &argument);
@@ -323,7 +363,7 @@ bool Signature::made_by_default(const Parameter& output, const Call& call) const
   return false;
 }
 
-py::object Signature::make_output(const Parameter& parameter, PyObject* value, Call& call, Tensor* out) const {
+py::object Signature::make_output(const Parameter& parameter, PyObject*& value, Call& call, Tensor* out) const {
   const DType wanted = parameter.same_dtype_as >= 0 ? call.values[parameter.same_dtype_as].tensor.dtype : parameter.dtypes[0];
   if (!value) value = made_by_default(parameter, call) ? Py_True : Py_None;
   if (value == Py_True) {
@@ -334,17 +374,20 @@ py::object Signature::make_output(const Parameter& parameter, PyObject* value, C
         throw py::value_error(parameter.name + ": expected " + letters_[parameter.sizes[i].letter] + " of at least 1, got 0");
     }
     py::object made = make_tensor(call.api, wanted, call.device, std::int32_t(parameter.sizes.size()), shape.data());
-    *out = borrow(made.ptr());
+    value = made.ptr();
+    *out = borrow(value);
     return made;
   }
   if (value == Py_False || value == Py_None) {
     if (parameter.optional) return py::none();
-  } else if (exchange_of(value)) {
+  } else if (exchange_of(value) || is_exporter(value)) {
+    auto given = py::reinterpret_borrow<py::object>(value);
+    if (!exchange_of(value)) value = take_over(parameter, value, true, call);
     check_tensor(parameter, value, call, out);
     if (parameter.same_dtype_as >= 0 && out->dtype != wanted)
       throw py::type_error(parameter.name + ": expected a tensor of " + name_of(wanted) + " like " +
                            parameters_[parameter.same_dtype_as].name + ", got " + name_of(out->dtype));
-    return py::reinterpret_borrow<py::object>(value);
+    return given;
   }
   throw py::type_error(parameter.name + ": expected " + (parameter.optional ? "True, False" : "True") + " or a tensor " +
                        shape_text(parameter) + " to write into, got " + text_of(value).substr(0, 80));
@@ -365,7 +408,7 @@ py::tuple Signature::bind(const py::tuple& args, const py::dict& kwargs) const {
     const Parameter& parameter = parameters_[i];
     py::object value = py::none();
     if (i >= inputs_)
-      value = call.outputs[i - inputs_];
+      value = call.values[i].tensor.present ? py::reinterpret_borrow<py::object>(call.given[i]) : py::none();
     else if (call.values[i].tensor.present)
       value = py::reinterpret_borrow<py::object>(call.given[i]);
     else if (parameter.integer || !parameter.choices.empty())

@@ -16,7 +16,8 @@ class Signature {
   // several outputs returns a `result`, a subclass of tuple.
   Signature(std::string op, const py::sequence& inputs, const py::sequence& outputs, py::type result);
 
-  // The arguments of a kernel: inputs in order (a choice as its index), then outputs (None where not asked for).
+  // The arguments of a kernel: inputs in order (a choice as its index), then outputs (None where not asked for). Tensors of
+  // other libraries are torch's here, of the same memory.
   py::tuple bind(const py::tuple& args, const py::dict& kwargs) const;
 
   // Runs the first kernel on tensors of the CPU, the second on those of a GPU, and returns the output, or the result of
@@ -63,7 +64,8 @@ class Signature {
   struct Call {
     std::array<PyObject*, kMostInputs + kMostOutputs> given{};  // borrowed; null where the default serves
     Arguments values;                                           // starts with the defaults
-    std::array<py::object, kMostOutputs> outputs;
+    std::array<py::object, kMostOutputs> outputs;               // as they were given, or made
+    std::vector<py::object> taken;                              // tensors of other libraries, as torch's
     std::array<std::int64_t, kMostSizes> sizes;
     const dlpack::Exchange* api = nullptr;
     dlpack::Device device{};
@@ -77,10 +79,13 @@ class Signature {
   void bind_inputs(Call& call) const;
   void make_outputs(Call& call) const;
   void check_tensor(const Parameter& parameter, PyObject* value, Call& call, Tensor* out) const;
+  DType check_dtype(const Parameter& parameter, dlpack::DataType given) const;
+  PyObject* take_over(const Parameter& parameter, PyObject* value, bool written, Call& call) const;
   void check_words(const Parameter& parameter, const Size& size, std::int64_t words, const Call& call) const;
   void check_number(const Parameter& parameter, PyObject* value, const Call& call, Argument* out) const;
   std::int64_t check_choice(const Parameter& parameter, PyObject* value) const;
-  py::object make_output(const Parameter& parameter, PyObject* value, Call& call, Tensor* out) const;
+  // Returns the output as the caller gets it; `value` becomes the tensor that kernels get.
+  py::object make_output(const Parameter& parameter, PyObject*& value, Call& call, Tensor* out) const;
   bool made_by_default(const Parameter& output, const Call& call) const;
   std::string shape_text(const Parameter& parameter) const;
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # best first
 OLDEST_GPU, OLDEST_WITH_CLUSTERS = (8, 0), (9, 0)
+OLDEST_TRITON = (3, 6)
 # What the CUDA kernels of each backend do.
 GPU_PATHS = {
     "cuda": "whichever path serves the call",
@@ -99,7 +102,7 @@ def _gpu() -> dict[str, Backend]:
         problem = "no CUDA device was found"
     else:
         problem = ""
-        best = max(torch.cuda.get_device_capability(ordinal) for ordinal in range(torch.cuda.device_count()))
+        best = _best_capability()
     found = []
     for name, path in GPU_PATHS.items():
         oldest = OLDEST_WITH_CLUSTERS if name == "cuda_cluster" else OLDEST_GPU
@@ -108,8 +111,45 @@ def _gpu() -> dict[str, Backend]:
             reason = f"expected a GPU of {_architecture(oldest)} or later, got {_architecture(best)}"
         module = getattr(_C, name, None)
         found.append(Backend(name, not reason, reason or f"{path}, {_architecture(best)}", "cuda", module))
-    found.append(Backend("triton", False, "this version has no Triton kernels yet", "cuda"))
+    found.append(_triton())
     return {backend.name: backend for backend in found}
+
+
+def _triton() -> Backend:
+    """The Triton kernels, which are imported where they can run, in Triton's interpreter if the environment says so."""
+    try:
+        import triton
+    except ImportError:
+        return Backend("triton", False, "Triton is not installed", "cuda")
+    version = tuple(map(int, re.findall(r"\d+", triton.__version__)[:2]))
+    if version < OLDEST_TRITON:
+        floor = ".".join(map(str, OLDEST_TRITON))
+        return Backend("triton", False, f"expected Triton {floor} or later, got {triton.__version__}", "cuda")
+    if triton.knobs.runtime.interpret:
+        device, found, problem = "cpu", "Triton's interpreter, on the CPU: for tests", ""
+    else:
+        device, found, problem = _gpu_of_triton()
+    if problem:
+        return Backend("triton", False, problem, device)
+    return Backend("triton", True, found, device, importlib.import_module(".triton", __package__))
+
+
+def _gpu_of_triton() -> tuple[str, str, str]:
+    """The device type of the GPU that is there, what it is, and why the kernels cannot run on it."""
+    if torch.cuda.is_available():
+        if torch.version.hip is not None:
+            return "cuda", f"compiled by Triton for {torch.cuda.get_device_properties(0).gcnArchName}", ""
+        best = _best_capability()
+        if best < OLDEST_GPU:
+            return "cuda", "", f"expected a GPU of {_architecture(OLDEST_GPU)} or later, got {_architecture(best)}"
+        return "cuda", f"compiled by Triton for {_architecture(best)}", ""
+    if torch.xpu.is_available():
+        return "xpu", f"compiled by Triton for {torch.xpu.get_device_name()}", ""
+    return "cuda", "", "no GPU was found"
+
+
+def _best_capability() -> tuple[int, int]:
+    return max(torch.cuda.get_device_capability(ordinal) for ordinal in range(torch.cuda.device_count()))
 
 
 def _architecture(capability: tuple[int, int]) -> str:
@@ -139,7 +179,7 @@ def _registry() -> dict[str, Backend]:
 
 
 # The backends that a device picks by itself, the preferred one first.
-DEFAULTS = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
+DEFAULTS = {"cpu": ("cpu",), "cuda": ("cuda", "triton"), "xpu": ("triton",)}
 
 _BACKENDS = _registry()  # those that need no GPU
 _forced: ContextVar[Backend | None] = ContextVar("forced", default=None)
@@ -194,8 +234,7 @@ def use(name: str) -> Iterator[None]:
 
 def native_kernel(name: str) -> _C.Kernel | None:
     """The kernel of this name on the CPU, or on whatever backend is forced, if that is a native one."""
-    kernel: _C.Kernel | None = getattr((_forced.get() or _BACKENDS["cpu"]).module, name, None)
-    return kernel
+    return _kernel_of((_forced.get() or _BACKENDS["cpu"]).module, name)
 
 
 def native_kernels(name: str) -> tuple[_C.Kernel | None, _C.Kernel | None]:
@@ -203,13 +242,18 @@ def native_kernels(name: str) -> tuple[_C.Kernel | None, _C.Kernel | None]:
     forced = _forced.get()
     if forced is None:
         return _DEFAULT_KERNELS.get(name, (None, None))
-    kernel: _C.Kernel | None = getattr(forced.module, name, None)
+    kernel = _kernel_of(forced.module, name)
     return (None, kernel) if forced.device == "cuda" else (kernel, None)
+
+
+def _kernel_of(module: ModuleType | None, name: str) -> _C.Kernel | None:
+    kernel = getattr(module, name, None)
+    return kernel if isinstance(kernel, _C.Kernel) else None
 
 
 # A kernel refuses a GPU that is too old for it, so that these need not ask which there are.
 _DEFAULT_KERNELS = {
-    name: (getattr(_BACKENDS["cpu"].module, name, None), getattr(getattr(_C, "cuda", None), name, None))
+    name: (_kernel_of(_BACKENDS["cpu"].module, name), _kernel_of(getattr(_C, "cuda", None), name))
     for name in vars(_C.scalar)
 }
 
@@ -223,7 +267,7 @@ def backend_for(device: torch.device) -> Backend:
         return forced
     defaults = [_BACKENDS.get(name) or _gpu()[name] for name in DEFAULTS.get(device.type, ())]
     for backend in defaults:
-        if backend.available:
+        if backend.available and backend.device == device.type:  # Triton's interpreter is not
             return backend
     reasons = "; ".join(f"{backend.name}: {backend.reason}" for backend in defaults)
     raise BackendError(f"no backend runs tensors on {device}" + (f" ({reasons})" if reasons else ""))

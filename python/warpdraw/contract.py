@@ -101,6 +101,10 @@ class Contract:
         inputs, outputs = (_parse_side(side) for side in text.split(" -> "))
         return Contract(text, tuple(inputs), tuple(spec for spec in outputs if isinstance(spec, TensorSpec)))
 
+    def word(self, name: str, index: int) -> str:
+        """The word that a choice's index stands for."""
+        return next(spec.choices[index] for spec in self.inputs if isinstance(spec, ChoiceSpec) and spec.name == name)
+
 
 def _parse_side(side: str) -> list[Spec]:
     specs: list[Spec] = []

@@ -15,6 +15,10 @@ from .backends import backend_for, native_kernels
 from .contract import ChoiceSpec, Contract, SizeSpec, Spec, TensorSpec
 
 OPS: dict[str, Op] = {}
+_ARRAYS = (
+    "Tensors may be any arrays with the DLPack protocol, of NumPy, JAX or CuPy: nothing is copied, and one given to\n"
+    "write into is returned as it was given. What the op makes is a tensor of torch."
+)
 LIBRARY: Any = torch.library.Library("warpdraw", "DEF")  # type: ignore[no-untyped-call]
 
 
@@ -22,18 +26,22 @@ class Op:
     """A public op: call it with the inputs of its contract, in order or by name; outputs are keywords.
 
     An output given as a tensor is written in place; an optional one given as True, or with a size of its own that
-    is given, is made; else it is None.
+    is given, is made; else it is None. An array of another library that exports its memory by DLPack is taken like a
+    tensor, at a little more cost.
     """
 
     def __init__(self, contract: str, reference: Callable[..., Any]):
         self.contract = Contract.parse(contract)
         self.reference = reference
         self.__name__ = self.name = reference.__name__
-        self.__doc__ = f"{inspect.getdoc(reference)}\n\nContract: {self.contract.text}"
+        self.__doc__ = f"{inspect.getdoc(reference)}\n\n{_ARRAYS}\n\nContract: {self.contract.text}"
         self.__module__ = reference.__module__
         self.__signature__ = _signature(self.contract)
         fields = [spec.name for spec in self.contract.outputs]
         self._result: Any = namedtuple(self.name.title().replace("_", "") + "Result", fields)  # type: ignore[misc]
+        if len(fields) > 1:  # so that an exported program that returns one can be saved
+            name = f"{self.__module__}.{self._result.__name__}"
+            torch.utils._pytree._register_namedtuple(self._result, serialized_type_name=name)
         signature = _C.Signature(self.name, self.contract.inputs, self.contract.outputs, self._result)
         self._bind, self._call_native = signature.bind, signature.call
         self._count = len(self.contract.inputs)
@@ -56,7 +64,8 @@ class Op:
         """Check the arguments, make the outputs and run the backend that their device picks, or the forced one."""
         bound = self._bind(args, kwargs)
         backend_for(bound[0].device).run(self, bound)
-        return bound[self._count :]
+        results = zip(self.contract.outputs, bound[self._count :], strict=True)
+        return [_as_given(kwargs.get(spec.name), tensor) for spec, tensor in results]
 
     def prepare(self, *args: Any, **kwargs: Any) -> Callable[[], None]:
         """Bind a call once: what is returned runs the kernel on the same tensors, without checks, for measurements."""
@@ -162,6 +171,11 @@ class _Node:
     def _results(outputs: Any, device: torch.device) -> Any:
         results = [torch.empty(0, device=device) if output is None else output for output in outputs]
         return results[0] if len(results) == 1 else tuple(results)
+
+
+def _as_given(request: Any, tensor: Tensor | None) -> Any:
+    """What the caller gets for an output: the object given for it, which may be an array of another library."""
+    return tensor if tensor is None or request is None or request is True else request
 
 
 def _schema_of(spec: Spec) -> str:

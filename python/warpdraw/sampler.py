@@ -25,7 +25,8 @@ class Sampler(nn.Module):
     Row b of the logits belongs to slot b, which holds one sample of a request: its parameters, its seed, its next
     position and, where its parameters read them, its tokens so far. All are tensors that `add`, `remove` and `reorder`
     write in place and that a draw brings up to date on the device. A draw does no work on the host for a row and waits
-    for nothing, so it can be compiled or captured in a CUDA graph, which stays valid when requests come and go.
+    for nothing, so it can be compiled, exported or captured in a CUDA graph; those stay valid when requests come and
+    go.
 
     A request draws the tokens that `generate` draws from the same logits, in whichever slot and with whatever others.
     What ends a text and what is reported are up to the loop: of `SamplingParams`, ``max_tokens``, ``stop``,

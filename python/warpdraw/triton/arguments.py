@@ -1,0 +1,91 @@
+"""The arguments of the kernels: what a call bound, as named tuples that keep the names of the contract.
+
+What is not given is None, and so is a number that equals its default: the code for it is not compiled. So a kernel has
+what a call uses, and a batch of mixed rows, whose parameters are tensors, is one launch.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..contract import Contract, Spec, TensorSpec
+from ..ops.arguments import INPUTS
+
+SPECS = Contract.parse(f"{INPUTS} -> out: f32[B]").inputs
+
+
+class PerRow(NamedTuple):
+    """A value for each row, `stride` apart."""
+
+    data: Any
+    stride: Any
+
+
+class Number(NamedTuple):
+    """One for all rows."""
+
+    value: Any
+
+
+class Table(NamedTuple):
+    """A tensor [B, size] whose rows are `stride` apart."""
+
+    data: Any
+    stride: Any
+    size: Any
+
+
+def names_of(name: str, specs: Sequence[Spec]) -> Any:
+    """A type of named tuple with a field for each input or output of a contract."""
+    return namedtuple(name, [spec.name for spec in specs])
+
+
+# The inputs that sample and the filter ops share, but for the logits.
+Inputs = names_of("Inputs", SPECS[1:])
+
+
+def rows_of(tensor: Tensor | None) -> PerRow | Table | None:
+    if tensor is None:
+        return None
+    return PerRow(tensor, tensor.stride(0)) if tensor.dim() == 1 else Table(tensor, tensor.stride(0), tensor.shape[1])
+
+
+def argument(spec: Spec, value: Any) -> PerRow | Table | Number | None:
+    if value is None or isinstance(value, Tensor):
+        return rows_of(value)
+    return None if isinstance(spec, TensorSpec) and value == spec.default else Number(value)
+
+
+def inputs_of(bound: Sequence[Any]) -> Any:
+    """Of a call of an op that has the shared inputs."""
+    return Inputs(*[argument(spec, value) for spec, value in zip(SPECS[1:], bound[1:], strict=False)])
+
+
+def named(contract: Contract, bound: Sequence[Any]) -> dict[str, Any]:
+    """What a call bound, by the names of its contract."""
+    specs = (*contract.inputs, *contract.outputs)
+    return {spec.name: value for spec, value in zip(specs, bound, strict=True)}
+
+
+@triton.jit
+def of_row(parameter, row, default: tl.constexpr, dtype: tl.constexpr):
+    """A row's value of a parameter."""
+    if parameter is None:
+        return tl.full([], default, dtype)
+    elif len(parameter) == 1:
+        return tl.full([], parameter.value, dtype)
+    else:
+        return tl.load(parameter.data + row * parameter.stride).to(dtype)
+
+
+@triton.jit
+def store(output, row, value):
+    """A row's value of an output that may not be wanted."""
+    if output is not None:
+        tl.store(output.data + row * output.stride, value)
