@@ -135,19 +135,19 @@ def test_an_fma_that_rounds_twice_would_show(monkeypatch):
 def test_the_interpreter_is_left_as_it_was():
     from triton.runtime import interpreter
 
-    from warpdraw.triton.interpreter import exact_fma
+    from warpdraw.triton.interpreter import mended
 
     def what_is_replaced():
         builder = interpreter.InterpreterBuilder
         return builder.create_fma, builder.get_all_ones_value, interpreter._patch_lang
 
     before = what_is_replaced()
-    with exact_fma():
+    with mended():
         inside = what_is_replaced()
         assert all(ours is not theirs for ours, theirs in zip(inside, before, strict=True))
-        with exact_fma():
+        with mended():
             assert what_is_replaced() == inside
-        with pytest.raises(KeyError), exact_fma():
+        with pytest.raises(KeyError), mended():
             raise KeyError
         assert what_is_replaced() == inside
     assert what_is_replaced() == before

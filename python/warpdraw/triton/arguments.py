@@ -42,8 +42,11 @@ class Table(NamedTuple):
 
 
 def names_of(name: str, specs: Sequence[Spec]) -> Any:
-    """A type of named tuple with a field for each input or output of a contract."""
-    return namedtuple(name, [spec.name for spec in specs])
+    """A type of named tuple with a field for each input or output of a contract, and a None at its end.
+
+    Triton 3.6 forgets the constants of a tuple that is the last member of another.
+    """
+    return namedtuple(name, [*(spec.name for spec in specs), "end"], defaults=[None])
 
 
 # The inputs that sample and the filter ops share, but for the logits.

@@ -192,7 +192,8 @@ def read_history(inputs, row, part, history):
         find_copies(part, History(history.data, tl.where(copies, history.size, 0)), inputs.dry_breakers, row)
     if inputs.no_repeat_ngram is not None:
         ngram = of_row(inputs.no_repeat_ngram, row, 0, tl.int32)
-        ban_ngrams(part, History(history.data, tl.where(ngram > 0, history.size, 0)), ngram - 1)
+        if ngram > 0:
+            ban_ngrams(part, history, ngram - 1)
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Triton's interpreter, which runs kernels on the CPU: whether it is on, and a fused multiply-add that rounds once."""
+"""Triton's interpreter, which runs kernels on the CPU: whether it is on, and mends that make its bits a GPU's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _own: dict[tuple[Any, str], Any] = {}  # what Triton has where ours is put
 
 
 @contextlib.contextmanager
-def exact_fma() -> Iterator[None]:
+def mended() -> Iterator[None]:
     """While it lives, `tl.fma` rounds once in the interpreter, as on a GPU; before Triton 3.9 it rounds twice.
 
     It also lets older versions work with NumPy 2.4, keeps NumPy from warning of what floats may do, and is quick where

@@ -1,4 +1,4 @@
-"""How an op's kernels are run: on the device of its tensors, two launches a call; counted like a native kernel's."""
+"""How an op's kernels run: on the device of its tensors, two launches a call; counted like a native kernel's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import triton
 from torch import Tensor
@@ -17,7 +16,7 @@ from triton.runtime import driver
 
 from . import overlay
 from .arguments import rows_of
-from .interpreter import INTERPRETED, exact_fma
+from .interpreter import INTERPRETED, mended
 from .rows import CHUNK, TILE, rooms_for, tiles_kernel
 
 WARPS_OF_TILES, WARPS_OF_ROW = 4, 8
@@ -57,8 +56,7 @@ def _on(device: torch.device) -> Iterator[None]:
     if compilation.get() is not None:
         yield
     elif INTERPRETED:
-        # A GPU does not warn of an overflow either.
-        with exact_fma(), np.errstate(all="ignore"):
+        with mended():
             yield
     else:
         with torch.get_device_module(device).device(device):

@@ -58,9 +58,7 @@ def fill(table, b, begin, value):
         for start in range(0, table.size, LIST):
             place = start + tl.arange(0, LIST)
             mask = (place >= begin) & (place < table.size)
-            tl.store(
-                table.data + b * table.stride + place, tl.full([LIST], value, table.data.dtype.element_ty), mask=mask
-            )
+            tl.store(table.data + b * table.stride + place, tl.full([LIST], value, tl.float32), mask=mask)
 
 
 @triton.jit
