@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that needs a GPU, in one command of under ten minutes: build for this GPU, test, sanitize, measure.
 #
-#   benchmarks/gpu.sh [build] [test] [sanitize] [bench]     the stages that are named, in this order; without names all
+#   benchmarks/gpu.sh [build] [test] [sanitize] [bench] [triton]     the stages that are named; without names all
 #
 # Needs nvcc, a C++ compiler, and a Python that has torch with CUDA and what pyproject.toml names; no network. Wheels in
 # .whl/ are installed for the run. Results go to $OUT, else benchmarks/results/<gpu>/; logs to $OUT, else build/gpu/logs/.
@@ -79,12 +79,17 @@ for backend in warpdraw.backends():
     print(f"{backend.name}: {backend.available}, {backend.reason}")'
 }
 
-# Warnings of another torch than the pinned one are none of the tests' business here.
-run_tests() {
+# gpu_tests WHICH: those whose names have WHICH. Warnings of another torch than the pinned one are none of their business.
+gpu_tests() {
   # shellcheck disable=SC2086
-  "$python" -m pytest -q -m gpu -W default -p no:cacheprovider --continue-on-collection-errors --maxfail=25 --durations=8 \
-    tests ${GPU_TEST_ARGS:-}
+  "$python" -m pytest -q -m gpu -k "$1" -W default -p no:cacheprovider --continue-on-collection-errors --maxfail=25 \
+    --durations=8 tests ${GPU_TEST_ARGS:-}
 }
+
+run_tests() { gpu_tests "not triton"; }
+
+# Apart and last: Triton compiles a kernel for each set of arguments, seconds each. What is compiled is kept.
+test_triton() { gpu_tests triton; }
 
 sanitize() {
   local checker tool help status=0
@@ -127,19 +132,20 @@ print(re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-"
   "$python" -m warpdraw bench gpu --seconds "$seconds" --json "$folder/gpu.json" ${GPU_BENCH_ARGS:-}
 }
 
-export -f architecture build run_tests sanitize bench
+export -f architecture build gpu_tests run_tests test_triton sanitize bench
 export work logs python
 
 wanted=("$@")
-if ((${#wanted[@]} == 0)); then wanted=(build test sanitize bench); fi
+if ((${#wanted[@]} == 0)); then wanted=(build test sanitize bench triton); fi
 for name in "${wanted[@]}"; do
   case $name in
     build) stage build 270 bash -c build || exit 1 ;;
     test) stage test 210 bash -c run_tests ;;
     sanitize) stage sanitize 120 bash -c sanitize ;;
     bench) stage bench 360 bash -c bench ;;
+    triton) stage triton 570 bash -c test_triton ;;
     *)
-      echo "gpu.sh: expected build, test, sanitize or bench, got '$name'" >&2
+      echo "gpu.sh: expected build, test, sanitize, bench or triton, got '$name'" >&2
       exit 2
       ;;
   esac

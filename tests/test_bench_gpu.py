@@ -393,4 +393,4 @@ def test_the_script_knows_its_stages():
     assert (done.returncode, done.stderr) == (0, "")
     done = subprocess.run(["bash", SCRIPT, "bogus"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "expected build, test, sanitize or bench, got 'bogus'" in done.stderr
+    assert "expected build, test, sanitize, bench or triton, got 'bogus'" in done.stderr

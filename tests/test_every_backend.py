@@ -69,6 +69,8 @@ def assert_equals_oracle(backend, op, inputs, want, context):
 @pytest.mark.parametrize("V", [1, 65, 200, 700, 5003])
 @pytest.mark.parametrize("name", OPS)
 def test_everything_at_once(exact, name, V, case):
+    if exact.name == "triton" and exact.device != "cpu" and V != 700:
+        pytest.skip("triton: each set of arguments takes seconds to compile for a GPU, so V = 700 alone is run there")
     inputs, want = oracle(name, V, DTYPES[(case + V) % 3], case)
     assert_equals_oracle(exact, OPS[name], inputs, want, f"V = {V}, case {case}")
 

@@ -151,7 +151,7 @@ def has_more_mass(x, arguments):
     return mass_of(x, highest, scale) > light
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def at_least(row, interval, highest, scale, least):
     """Keeps the tokens with at least so much mass, and the first in any case."""
     if has_mass(highest, (highest, scale, least)):

@@ -61,7 +61,7 @@ def fill(table, b, begin, value):
             tl.store(table.data + b * table.stride + place, tl.full([LIST], value, tl.float32), mask=mask)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def report_top(outputs, b, row, interval, highest, scale, total):
     """The first tokens of an interval and their log-probabilities, as many at a time as are ranked together."""
     room = outputs.top_ids.size if outputs.top_ids is not None else outputs.top_logprobs.size

@@ -172,7 +172,7 @@ def sum_steps(row, interval, least, steps, measure):
     return read_bins(row)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def cross_keys(row, least, key_of: tl.constexpr, arguments, measure, low, high, before, target):
     """The largest key such that the measure, summed over tokens of this key and of larger ones, reaches the target.
 
@@ -205,7 +205,7 @@ def key_in_step(x, id, arguments):
     return tl.where(member, rank_key(x, id), 0)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def cut(row, interval, low, high, target, measure):
     """Ends an interval with the token where the measure, summed from its first, reaches the target.
 
@@ -263,7 +263,7 @@ def pivot(row, k):
     return found
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def list_from(row, interval, x):
     """Ranks the tokens of an interval that reach a logit; -1 if they are too many."""
     nothing = steps_between(x, x)
@@ -275,7 +275,7 @@ def list_from(row, interval, x):
     return count
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def keep_first(row, seen, k):
     """The first k tokens of what is seen."""
     interval, listed = seen.interval, tl.full([], -1, tl.int32)

@@ -24,7 +24,7 @@ def mass_of(x, highest, scale):
     return n.mass(n.weight(n.exponent(x, highest, scale)))
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def mass_kept(row, highest, scale, interval):
     total = tl.zeros([CHUNK, TILE], tl.int64)
     massless_below = highest - tl.div_rn(n.constant(41.0, scale), scale)
@@ -35,7 +35,7 @@ def mass_kept(row, highest, scale, interval):
     return tl.sum(tl.sum(total, 1), 0)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def sums_kept(row, highest, scale, interval):
     masses = tl.zeros([CHUNK, TILE], tl.int64)
     moments = tl.zeros([CHUNK, TILE], tl.int64)
@@ -51,7 +51,7 @@ def sums_kept(row, highest, scale, interval):
     return Sums(tl.sum(tl.sum(masses, 1), 0), tl.sum(tl.sum(moments, 1), 0), tl.sum(tl.sum(counts, 1), 0))
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def lowest_kept(row, interval):
     lowest = tl.full([CHUNK, TILE], float("inf"), tl.float32)
     count = list_tiles(row, interval.last_x)
@@ -61,7 +61,7 @@ def lowest_kept(row, interval):
     return tl.min(tl.min(lowest, 1), 0)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def highest_kept(row, interval):
     highest = row.x_max
     if ~is_prefix(interval):
@@ -74,7 +74,7 @@ def highest_kept(row, interval):
     return highest
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def first_id(row, x, interval):
     """The lowest id among the kept tokens of one logit."""
     found = tl.full([CHUNK, TILE], LAST_ID, tl.int32)
@@ -85,7 +85,7 @@ def first_id(row, x, interval):
     return tl.min(tl.min(found, 1), 0)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def last_id(row, x, interval):
     found = tl.full([CHUNK, TILE], 0, tl.int32)
     count = list_tiles(row, x)
@@ -95,7 +95,7 @@ def last_id(row, x, interval):
     return tl.max(tl.max(found, 1), 0)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def lowest_logit(enough: tl.constexpr, highest, arguments):
     """The smallest logit up to `highest` of which `enough(x, *arguments)` holds; it goes on holding as the logit grows.
 
