@@ -11,7 +11,6 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950216293335)  # float32 values, exactly
 LN2 = tl.constexpr(0.6931471824645996)
 LARGEST = tl.constexpr(3.4028234663852886e38)
-INF = tl.constexpr(float("inf"))
 MASS_SCALE = tl.constexpr(1099511627776.0)
 STREAM_TILE, STREAM_TOKEN, STREAM_XTC = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 

@@ -13,11 +13,9 @@ from .edits import within
 from .rows import (
     CHUNK,
     LAST_ID,
-    LAST_KEY,
     LIST,
     NONE,
     TILE,
-    Interval,
     begin_with,
     everything,
     keeps,
@@ -25,10 +23,9 @@ from .rows import (
     key_logit,
     list_tiles,
     narrow,
-    rank_key,
     read_listed,
 )
-from .select import Selection, cross_keys, crossing, cut, keep_first, key_at, ranked, weighing
+from .select import Selection, crossing, cut, keep_first, key_at, ranked, weighing
 from .sums import (
     first_id,
     highest_kept,
@@ -39,6 +36,8 @@ from .sums import (
     mass_of,
     sums_kept,
 )
+from .thresholds import dynamic_temperature, eta_mass
+from .typical import keep_typical
 
 VLLM, HF, FLASHINFER_JOINT, LLAMA_CPP = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 MIN_P, TOP_K, TOP_P, TYPICAL_P = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
@@ -64,9 +63,9 @@ class Kept(NamedTuple):
 @triton.jit
 def step_at(order: tl.constexpr, i: tl.constexpr):
     """The filters in the middle of the chain, in the order of each preset."""
-    if order == 0:
+    if order == VLLM:
         return i
-    elif order == 3:
+    elif order == LLAMA_CPP:
         return tl.constexpr((1, 3, 2, 0)[i])
     else:
         return tl.constexpr((1, 2, 0, 3)[i])
@@ -92,44 +91,6 @@ def filter_of(inputs, b):
     t = tl.where(valid & (t > 0.0), t, 1.0)
     seed, position = of_row(inputs.seed, b, 0, tl.int64), of_row(inputs.position, b, 0, tl.int64)
     return Filter(valid, k == 1, k, t, n.exponent_scale(t), seed, position)
-
-
-# ---- thresholds that follow from sums over what a filter sees
-
-
-@triton.jit
-def entropy(sums):
-    """In nats."""
-    return n.log_mass(sums.mass) + tl.full([], n.LN2, tl.float64) * (
-        sums.moment.to(tl.float64) / sums.mass.to(tl.float64)
-    )
-
-
-@triton.jit
-def eta_mass(eta, sums):
-    eta = eta.to(tl.float64)
-    weight = n.weight((-entropy(sums) * tl.full([], n.LOG2E, tl.float64)).to(tl.float32)).to(tl.float64)
-    return tl.minimum(tl.sqrt(eta) * weight, eta) * sums.mass.to(tl.float64)
-
-
-@triton.jit
-def dynamic_temperature(temperature, spread, power, sums):
-    """The temperature that the entropy of what is seen asks for."""
-    share = tl.full([], 0.0, tl.float64)
-    if sums.count > 1:
-        share = entropy(sums) / n.natural_log(sums.count.to(tl.float64), 0)
-        share = tl.minimum(tl.maximum(share, 0.0), 1.0)
-    if power == 0.0:
-        share = tl.full([], 1.0, tl.float64)
-    elif (power != 1.0) & (share > 0.0):
-        share = n.weight(
-            (power.to(tl.float64) * n.natural_log(share, 0) * tl.full([], n.LOG2E, tl.float64)).to(tl.float32)
-        )
-        share = share.to(tl.float64)
-    middle, spread = temperature.to(tl.float64), spread.to(tl.float64)
-    low = tl.maximum(middle - spread, 0.0)
-    hot = low + ((middle + spread) - low) * share
-    return tl.where(hot < n.LARGEST, hot, n.LARGEST).to(tl.float32)
 
 
 @triton.jit
@@ -204,85 +165,6 @@ def keep_heaviest(row, interval, highest, scale, p):
     light = (total - target) // row.vocab
     heavy = lowest_logit(has_more_mass, highest, (highest, scale, light))
     return cut(row, interval, tl.maximum(interval.last_x, heavy), highest, target, weighing(highest, scale))
-
-
-@triton.jit
-def is_above(x, surprise):
-    """Whether a token is more probable than the entropy says."""
-    highest, scale, mean = surprise
-    return n.exponent(x, highest, scale) > mean
-
-
-@triton.jit
-def distance(x, surprise):
-    highest, scale, mean = surprise
-    return tl.abs(n.exponent(x, highest, scale) - mean)
-
-
-@triton.jit
-def nearness(x, surprise):
-    """The nearer to the entropy the larger; of two as far, the one above."""
-    near = 0x7FFFFFFF - n.bits_of(distance(x, surprise)).to(tl.int64)
-    return (near << 1) | is_above(x, surprise).to(tl.int64)
-
-
-@triton.jit
-def nearness_key(x, id, arguments):
-    interval, surprise = arguments
-    return tl.where(keeps(interval, x, id), nearness(x, surprise), 0)
-
-
-@triton.jit
-def place_key(x, id, arguments):
-    """Among tokens as near: above the entropy the last of the total order first, below it the first."""
-    interval, surprise, side, above = arguments
-    key = rank_key(x, id)
-    member = keeps(interval, x, id) & (nearness(x, surprise) == side)
-    return tl.where(member, tl.where(above, LAST_KEY - key, key), 0)
-
-
-@triton.jit
-def is_inside(x, arguments):
-    surprise, far = arguments
-    return is_above(x, surprise) | (distance(x, surprise) < far)
-
-
-@triton.jit
-def is_beyond(x, arguments):
-    surprise, far = arguments
-    return is_above(x, surprise) & (distance(x, surprise) > far)
-
-
-@triton.jit
-def keep_typical(row, interval, p, scale):
-    """What is kept grows from the entropy outwards, the more probable side first where both are equally far."""
-    highest = highest_kept(row, interval)
-    total = sums_kept(row, highest, scale, interval)
-    target = n.nucleus_mass(p, total.mass)
-    mean = (-(total.moment.to(tl.float64) / total.mass.to(tl.float64))).to(tl.float32)
-    surprise = (highest, scale, mean)
-    measure = weighing(highest, scale)
-    one, nothing = tl.full([], 1, tl.int64), tl.full([], 0, tl.int64)
-    side = cross_keys(
-        row, interval.last_x, nearness_key, (interval, surprise), measure, one, nothing + 0xFFFFFFFF, nothing, target
-    )
-    above = (side.key & 1) != 0
-    token = cross_keys(
-        row, interval.last_x, place_key, (interval, surprise, side.key, above), measure, one, nothing + LAST_KEY,
-        side.before, target,
-    )  # fmt: skip
-    key = tl.where(above, LAST_KEY - token.key, token.key)
-    x, id = key_logit(key), key_id(key)
-    far = distance(x, surprise)
-    if above:  # the other side as far as it is nearer
-        kept = narrow(interval, lowest_logit(is_inside, highest, (surprise, far)), tl.full([], LAST_ID, tl.int32))
-        kept = begin_with(kept, x, id)
-    else:
-        kept = Interval(tl.zeros_like(x) + float("inf"), tl.zeros_like(id) + LAST_ID, x, id)
-        if is_beyond(highest, (surprise, far)):
-            first = lowest_logit(is_beyond, highest, (surprise, far))
-            kept = Interval(first, tl.zeros_like(id) + LAST_ID, x, id)
-    return kept
 
 
 @triton.jit
