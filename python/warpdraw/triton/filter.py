@@ -11,30 +11,23 @@ from ..ops import filter_logits as logits_op
 from ..ops import filter_probs as probs_op
 from . import arithmetic as n
 from .arguments import inputs_of, named, rows_of
-from .edits import is_valid
-from .filters import chain, filter_of
+from .filters import begin, chain
 from .launch import Kernel, run_rows
 from .report import fill
-from .rows import CHUNK, NONE, keeps, mark, read_tiles, row_of
+from .rows import CHUNK, keeps, read_chunk
 from .sums import highest_kept, mass_kept
 
 
 @triton.jit
 def filter_kernel(logits, inputs, out, rooms, ORDER: tl.constexpr, PROBABILITIES: tl.constexpr):
-    b = tl.program_id(0).to(tl.int64)
-    flt = filter_of(inputs, b)
-    row = row_of(logits, inputs, rooms, b)
-    valid = flt.valid & (row.x_max >= NONE)
-    if is_valid(inputs, b, logits.size) & valid:
-        kept, _ = chain(row, inputs, flt, b, ORDER)
-        interval, scale = kept.interval, kept.scale
+    b, flt, row, valid = begin(logits, inputs, rooms)
+    if valid:
+        interval, scale, _ = chain(row, inputs, flt, b, ORDER)
         if PROBABILITIES:
             highest = highest_kept(row, interval)
             total = mass_kept(row, highest, scale, interval)
         for start in range(0, row.tiles, CHUNK):
-            tile = start + tl.arange(0, CHUNK)
-            x, id = read_tiles(row.logits, row.vocab, row.overlay, tile, tile < row.tiles)
-            x = mark(x, row.marks)
+            x, id = read_chunk(row, start)
             kept_ids = keeps(interval, x, id)
             if PROBABILITIES:
                 value = tl.where(kept_ids, n.probability(n.exponent(x, highest, scale), total), 0.0)

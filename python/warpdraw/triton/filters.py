@@ -9,7 +9,7 @@ import triton.language as tl
 
 from . import arithmetic as n
 from .arguments import of_row
-from .edits import within
+from .edits import is_valid, within
 from .rows import (
     CHUNK,
     LAST_ID,
@@ -24,6 +24,7 @@ from .rows import (
     list_tiles,
     narrow,
     read_listed,
+    row_of,
 )
 from .select import Selection, crossing, cut, keep_first, key_at, ranked, weighing
 from .sums import (
@@ -53,11 +54,6 @@ class Filter(NamedTuple):
     scale: Any  # of the draw; with dynatemp set once the entropy is known
     seed: Any
     position: Any
-
-
-class Kept(NamedTuple):
-    interval: Any
-    scale: Any
 
 
 @triton.jit
@@ -91,6 +87,15 @@ def filter_of(inputs, b):
     t = tl.where(valid & (t > 0.0), t, 1.0)
     seed, position = of_row(inputs.seed, b, 0, tl.int64), of_row(inputs.position, b, 0, tl.int64)
     return Filter(valid, k == 1, k, t, n.exponent_scale(t), seed, position)
+
+
+@triton.jit
+def begin(logits, inputs, rooms):
+    """A program's row: its number, its parameters, the row, and whether it is valid."""
+    b = tl.program_id(0).to(tl.int64)
+    flt = filter_of(inputs, b)
+    row = row_of(logits, inputs, rooms, b)
+    return b, flt, row, flt.valid & is_valid(inputs, b, logits.size) & (row.x_max >= NONE)
 
 
 @triton.jit
@@ -200,7 +205,7 @@ def first_token(row):
 
 @triton.jit
 def chain(row, inputs, flt, b, ORDER: tl.constexpr):
-    """What all filters keep together, and the scale of the draw. The row has a candidate."""
+    """What all filters keep together, the scale of the draw, and whether it is the first token. The row is valid."""
     interval, scale = everything(), flt.scale
     greedy = flt.greedy
     if inputs.dynatemp_range is not None:
@@ -274,4 +279,4 @@ def chain(row, inputs, flt, b, ORDER: tl.constexpr):
                 if hot == 0.0:
                     interval = narrow(interval, highest, first_id(row, highest, interval))
                 scale = n.exponent_scale(tl.where(hot > 0.0, hot, 1.0))
-    return Kept(interval, scale), greedy
+    return interval, scale, greedy

@@ -169,6 +169,14 @@ def read_tiles(logits, vocab, overlay, tile, wanted):
 
 
 @triton.jit
+def read_chunk(row, start):
+    """All tiles from `start` on, CHUNK of them, as the row is to be seen, and their ids."""
+    tile = start + tl.arange(0, CHUNK)
+    x, id = read_tiles(row.logits, row.vocab, row.overlay, tile, tile < row.tiles)
+    return mark(x, row.marks), id
+
+
+@triton.jit
 def append(row, count, tile, take):
     """Adds tiles to the row's list; returns how many it has."""
     take = take.to(tl.int32)

@@ -10,13 +10,12 @@ import triton.language as tl
 from ..ops import sample as op
 from . import arithmetic as n
 from .arguments import inputs_of, named, names_of, rows_of, store
-from .edits import is_valid
-from .filters import chain, filter_of
+from .filters import begin, chain
 from .launch import Kernel, run_rows
 from .overlay import no_overlay
 from .race import race
 from .report import fill, rank_of, report_kept, report_top
-from .rows import NONE, TILE, Row, everything, mark, open_row, room_of, row_of
+from .rows import TILE, Row, everything, mark, open_row, room_of
 from .sums import highest_kept, mass_kept
 
 Outputs = names_of("Outputs", op.contract.outputs)
@@ -66,13 +65,9 @@ def report_raw(logits, rooms, outputs, b, token, TOP: tl.constexpr, MASS: tl.con
 
 @triton.jit
 def sample_kernel(logits, inputs, outputs, rooms, ORDER: tl.constexpr, TOP_OF_RAW: tl.constexpr):
-    b = tl.program_id(0).to(tl.int64)
-    flt = filter_of(inputs, b)
-    row = row_of(logits, inputs, rooms, b)
-    valid = flt.valid & (row.x_max >= NONE)
-    if is_valid(inputs, b, logits.size) & valid:
-        kept, greedy = chain(row, inputs, flt, b, ORDER)
-        interval, scale = kept.interval, kept.scale
+    b, flt, row, valid = begin(logits, inputs, rooms)
+    if valid:
+        interval, scale, greedy = chain(row, inputs, flt, b, ORDER)
         highest = highest_kept(row, interval)
         token, x = interval.last_id, interval.last_x
         if ~greedy:

@@ -10,27 +10,23 @@ import triton.language as tl
 from ..ops import softmax as op
 from . import arithmetic as n
 from .arguments import Inputs, argument, named, rows_of
-from .filters import filter_of, first_token
+from .filters import begin, first_token
 from .launch import Kernel, run_rows
 from .report import fill
-from .rows import CHUNK, NONE, everything, keeps, mark, read_tiles, row_of
+from .rows import CHUNK, everything, keeps, read_chunk
 from .sums import mass_kept
 
 
 @triton.jit
 def softmax_kernel(logits, inputs, out, rooms, LOG: tl.constexpr):
-    b = tl.program_id(0).to(tl.int64)
-    flt = filter_of(inputs, b)
-    row = row_of(logits, inputs, rooms, b)
-    if flt.valid & (row.x_max >= NONE):
+    b, flt, row, valid = begin(logits, inputs, rooms)
+    if valid:
         interval = everything()
         if flt.greedy:
             interval = first_token(row)
         total = mass_kept(row, row.x_max, flt.scale, interval)
         for start in range(0, row.tiles, CHUNK):
-            tile = start + tl.arange(0, CHUNK)
-            x, id = read_tiles(row.logits, row.vocab, row.overlay, tile, tile < row.tiles)
-            x = mark(x, row.marks)
+            x, id = read_chunk(row, start)
             t = n.exponent(x, row.x_max, flt.scale)
             if LOG:
                 value = tl.where(keeps(interval, x, id), n.log_probability(t, total), -float("inf"))
