@@ -26,9 +26,11 @@ struct Reader {
 
   operator Tensor() const { return argument->tensor; }
   operator Order() const { return Order(argument->integer); }
+  operator Siblings() const { return Siblings(argument->integer); }
   operator TopOf() const { return TopOf(argument->integer); }
   operator std::int64_t() const { return argument->integer; }
   template <typename T, int N> operator View<T, N>() const { return View<T, N>(argument->tensor); }
+  template <typename T> operator Rows<T>() const { return Rows<T>(argument->tensor); }
   template <typename T> operator PerRow<T>() const {
     PerRow<T> value;
     if (argument->tensor.present)

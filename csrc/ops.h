@@ -10,16 +10,22 @@ enum class Order { vllm, hf, flashinfer_joint, llama_cpp };
 // Which distribution the top tokens are taken from: the contract's `top_of`, by index.
 enum class TopOf { raw, filtered };
 
-// What makes the distribution of a row: the inputs that sample and the filter ops share.
-struct Inputs {
-  Tensor logits;
+// The rules by which drafts are accepted: the contract's `method`, by index.
+enum class Method { coupled, rejection, point_mass, block, greedy };
+
+// Whether several drafts of one node were drawn each from the whole draft distribution, or all different.
+enum class Siblings { independent, distinct };
+
+// What makes the distribution of a row: the parameters that sample, verify and the filter ops share.
+struct Parameters {
   PerRow<float> temperature;
   PerRow<std::int32_t> top_k;
   PerRow<float> top_p, min_p;
   PerRow<std::int64_t> seed, position;
   PerRow<float> dynatemp_range, dynatemp_exponent, top_n_sigma, typical_p, epsilon, eta, xtc_probability, xtc_threshold;
   PerRow<std::int32_t> vocab_size;
-  View<const std::int32_t, 2> bitmask, allowed_ids, banned_ids, stop_ids;
+  Rows<const std::int32_t> bitmask;
+  View<const std::int32_t, 2> allowed_ids, banned_ids, stop_ids;
   PerRow<std::int32_t> min_tokens;
   View<const std::int32_t, 2> bias_ids;
   View<const float, 2> bias;
@@ -30,6 +36,30 @@ struct Inputs {
   PerRow<std::int32_t> dry_allowed_length;
   View<const std::int32_t, 2> dry_breakers;
   PerRow<std::int32_t> no_repeat_ngram;
+};
+
+struct Logits {
+  Tensor logits;
+};
+struct Inputs : Logits, Parameters {};
+
+// Drafts of each request, the logits of the target after each of them, and how the drafts were drawn.
+struct Drafts {
+  Tensor tokens, target_logits, draft_logits;
+  PerRow<std::int32_t> method;
+};
+struct DraftedFrom {
+  PerRow<std::int64_t> step;
+  View<const std::int32_t, 1> offsets;
+  PerRow<float> temperature;
+  PerRow<std::int32_t> top_k;
+  PerRow<float> top_p, min_p;
+  View<const std::int32_t, 2> first_child, next_sibling;
+  Siblings siblings;
+};
+struct Verdicts {
+  Order order;
+  Tensor tokens, accepted, valid, bonus, logprob, raw_logprob, nodes;
 };
 
 // What sample is to report.
@@ -43,6 +73,7 @@ struct Reports {
 using Softmax = void(Queue, const Tensor& logits, const PerRow<float>& temperature, const Tensor& out);
 using Filtered = void(Queue, const Inputs&, const Order&, const Tensor& out);
 using Sample = void(Queue, const Inputs&, const Reports&);
+using Verify = void(Queue, const Drafts&, const Parameters&, const DraftedFrom&, const Verdicts&);
 
 // Not public ops. The arithmetic of core/numerics.h as each backend compiles it, for known-answer tests; one read of the logits
 // and one read with an exponential of each, for benchmarks.
@@ -55,6 +86,7 @@ using Floor = void(Queue, const Tensor& logits, const Tensor& out);
   Filtered filter_logits; \
   Filtered filter_probs;  \
   Sample sample;          \
+  Verify verify;          \
   Numerics numerics;
 
 #define WARPDRAW_FLOORS \

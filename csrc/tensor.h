@@ -80,6 +80,29 @@ template <typename T, int N> struct View {
   WD_HD T& operator()(std::int64_t i) const { return data[i * stride[0]]; }
 };
 
+// Rows with a dense last axis: one for each request, [B, size]; several for each, [B, R, size]; or as many as each has, one
+// after the other, [N, size].
+template <typename T> struct Rows {
+  T* data = nullptr;
+  std::int64_t request = 0, row = 0, size = 0;  // strides, and the length of a row
+  bool together = false;                        // [B, R, size]
+
+  Rows() = default;
+  __attribute__((always_inline)) explicit Rows(const Tensor& t) : data(static_cast<T*>(t.data)) {
+    if (!t.present) return;
+    if (t.dtype != dtype_of<std::remove_const_t<T>>) throw std::invalid_argument("unexpected dtype");
+    if (t.ndim != 2 && t.ndim != 3) throw std::invalid_argument("expected rank 2 or 3");
+    request = t.stride[0], row = t.stride[t.ndim - 2], size = t.shape[t.ndim - 1], together = t.ndim == 3;
+  }
+  WD_HD explicit operator bool() const { return data != nullptr; }
+  // The row of a request that has one.
+  WD_HD T* of(std::int64_t b) const { return data + b * request; }
+  // A row of a request that has several; `first` is where a request's begin in [N, size].
+  WD_HD T* of(std::int64_t b, std::int64_t first, std::int64_t i) const {
+    return data + (together ? b * request + i * row : (first + i) * row);
+  }
+};
+
 // A parameter with one value for every row, or a tensor [B] of them.
 template <typename T> struct PerRow {
   View<const T, 1> tensor;

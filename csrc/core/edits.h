@@ -28,10 +28,16 @@ struct Edits {
   Span<float> bias;
   Span<std::int32_t> history;  // as far as it counts
   std::int64_t prompt;         // length of the prompt in it
+  std::int64_t least_output;   // tokens after it before one may stop
   float repetition, frequency, presence, dry_multiplier, dry_base;
   std::int64_t dry_allowed, ngram;
   Span<std::int32_t> breakers;
   bool stops_banned;  // too few tokens yet
+
+  WD_HD void set_history(Span<std::int32_t> tokens) {
+    history = tokens;
+    stops_banned = history.size - prompt < least_output;
+  }
 
   WD_HD bool counts_tokens() const { return repetition != 1.0f || frequency != 0.0f || presence != 0.0f; }
   WD_HD bool changes_row() const {
@@ -41,12 +47,12 @@ struct Edits {
 };
 
 // What can be said of a row without looking through its lists.
-WD_HD inline Edits edits_of(const Inputs& in, std::int64_t row, std::int64_t vocab) {
+WD_HD inline Edits edits_of(const Parameters& in, std::int64_t row, std::int64_t vocab) {
   Edits e{};
   e.vocab = in.vocab_size[row];
   e.valid = e.vocab >= 0 && e.vocab <= vocab;
   if (e.vocab == 0) e.vocab = vocab;
-  e.bitmask = row_of(in.bitmask, row);
+  if (in.bitmask) e.bitmask = {in.bitmask.of(row), in.bitmask.size};
   e.valid = e.valid && (!in.bitmask || e.vocab <= 32 * e.bitmask.size);
   e.allowed = row_of(in.allowed_ids, row), e.banned = row_of(in.banned_ids, row), e.stop = row_of(in.stop_ids, row);
   e.bias_ids = row_of(in.bias_ids, row), e.bias = row_of(in.bias, row);
@@ -59,13 +65,13 @@ WD_HD inline Edits edits_of(const Inputs& in, std::int64_t row, std::int64_t voc
   }
   e.prompt = in.prompt_length[row];
   e.valid = e.valid && e.prompt >= 0 && e.prompt <= e.history.size;
-  const std::int64_t least = in.min_tokens[row];
-  e.stops_banned = e.history.size - e.prompt < least;
+  e.least_output = in.min_tokens[row];
+  e.set_history(e.history);
   e.repetition = in.repetition_penalty[row], e.frequency = in.frequency_penalty[row], e.presence = in.presence_penalty[row];
   e.dry_multiplier = in.dry_multiplier[row], e.dry_base = in.dry_base[row], e.dry_allowed = in.dry_allowed_length[row];
   e.ngram = in.no_repeat_ngram[row];
   e.breakers = row_of(in.dry_breakers, row);
-  e.valid = e.valid && least >= 0 && e.repetition > 0.0f && e.repetition <= kLargest && fabsf(e.frequency) <= kLargest &&
+  e.valid = e.valid && e.least_output >= 0 && e.repetition > 0.0f && e.repetition <= kLargest && fabsf(e.frequency) <= kLargest &&
             fabsf(e.presence) <= kLargest && e.dry_multiplier >= 0.0f && e.dry_multiplier <= kLargest && e.dry_base >= 1.0f &&
             e.dry_base <= kLargest && e.dry_allowed >= 1 && e.ngram >= 0;
   return e;
@@ -84,14 +90,18 @@ template <typename All> WD_HD inline bool lists_are_valid(const Edits& e, std::i
   return valid;
 }
 
+static inline bool lists_are_valid(const Edits& edits, std::int64_t vocab) {
+  return lists_are_valid(edits, vocab, [](std::int64_t count, auto test) {
+    bool every = true;
+    for (std::int64_t i = 0; i < count; ++i) every &= test(i);
+    return every;
+  });
+}
+
 static inline Edits make_edits(const Inputs& in, std::int64_t row) {
   const std::int64_t vocab = in.logits.shape[1];
   Edits edits = edits_of(in, row, vocab);
-  edits.valid = edits.valid && lists_are_valid(edits, vocab, [](std::int64_t count, auto test) {
-                  bool every = true;
-                  for (std::int64_t i = 0; i < count; ++i) every &= test(i);
-                  return every;
-                });
+  edits.valid = edits.valid && lists_are_valid(edits, vocab);
   return edits;
 }
 

@@ -50,7 +50,7 @@ WD_HD inline Filter make_filter(float temperature, std::int32_t k, float p, floa
   return f;
 }
 
-WD_HD inline Filter make_filter(const Inputs& in, std::int64_t row, Order order, const Noise& noise) {
+WD_HD inline Filter make_filter(const Parameters& in, std::int64_t row, Order order, const Noise& noise) {
   Filter f = make_filter(in.temperature[row], in.top_k[row], in.top_p[row], in.min_p[row], order);
   const float xtc = in.xtc_probability[row], threshold = in.xtc_threshold[row];
   f.top_n_sigma = in.top_n_sigma[row], f.epsilon = in.epsilon[row], f.eta = in.eta[row];

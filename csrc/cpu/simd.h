@@ -261,7 +261,7 @@ struct NoiseWords {
 // Noise::block for as many blocks as there are lanes.
 WD_INLINE NoiseWords noise_blocks(const Noise& noise, Stream stream, Words block) {
   Words c0 = block, c1 = words(std::uint32_t(noise.position)), c2 = words(std::uint32_t(noise.position >> 32)),
-        c3 = words(std::uint32_t(stream));
+        c3 = words(noise.word_of(stream));
   std::uint32_t key0 = std::uint32_t(noise.seed), key1 = std::uint32_t(noise.seed >> 32);
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const Words high0 = multiply_high(c0, kPhiloxMultiplier0), high2 = multiply_high(c2, kPhiloxMultiplier1);

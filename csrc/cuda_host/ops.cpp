@@ -4,3 +4,4 @@
 #include "cuda/sample.cu"
 #include "cuda/sample_everything.cu"
 #include "cuda/softmax.cu"
+#include "cuda/verify.cu"

@@ -70,6 +70,7 @@ void add_numerics(py::module_ module) {
   BIND(backend, filter_logits); \
   BIND(backend, filter_probs);  \
   BIND(backend, sample);        \
+  BIND(backend, verify);        \
   BIND(backend, numerics)
 #define BACKEND(backend)                                    \
   py::module_ module_##backend = m.def_submodule(#backend); \

@@ -87,10 +87,11 @@ Signature::Signature(std::string op, const py::sequence& inputs, const py::seque
     positional_ += parameter.choices.empty() && parameter.size_letter < 0;
     if (py::hasattr(inputs[i], "partner") && !inputs[i].attr("partner").is_none())
       parameter.partner = input_named(inputs[i].attr("partner").cast<std::string>());
+    parse_conditions(inputs[i], parameter);
   }
   for (const Parameter& parameter : parameters_) {
     Argument value;
-    if (!parameter.choices.empty()) value.integer = check_choice(parameter, parameter.fallback.ptr());
+    if (!parameter.choices.empty()) value.integer = check_choice(parameter, parameter.choices, parameter.fallback.ptr());
     if (parameter.takes_number || parameter.size_letter >= 0) {
       value.number = parameter.fallback.cast<double>();
       value.integer = std::int64_t(value.number);
@@ -113,9 +114,10 @@ int Signature::letter_of(const std::string& letter) {
 }
 
 Signature::Size Signature::parse_size(const std::string& text) {
-  const std::size_t slash = text.find('/');
-  if (slash == std::string::npos) return {letter_of(text), -1};
-  return {-1, input_named(text.substr(0, slash))};
+  const std::size_t slash = text.find('/'), plus = text.find('+');
+  if (slash != std::string::npos) return {.words_for = input_named(text.substr(0, slash))};
+  if (plus != std::string::npos) return {.letter = letter_of(text.substr(0, plus)), .more = std::stoi(text.substr(plus + 1))};
+  return {.letter = letter_of(text)};
 }
 
 Signature::Parameter Signature::parse(const py::handle& spec, bool output) {
@@ -142,6 +144,8 @@ Signature::Parameter Signature::parse(const py::handle& spec, bool output) {
   }
   parameter.integer = parameter.dtypes[0] == DType::i32 || parameter.dtypes[0] == DType::i64;
   for (const auto& size : spec.attr("sizes")) parameter.sizes.push_back(parse_size(size.cast<std::string>()));
+  for (const auto& size : spec.attr("other_sizes")) parameter.other_sizes.push_back(parse_size(size.cast<std::string>()));
+  for (const auto& word : spec.attr("words")) parameter.words.push_back(word.cast<std::string>());
   if (!spec.attr("same_dtype_as").is_none())
     parameter.same_dtype_as = input_named(spec.attr("same_dtype_as").cast<std::string>());
   if (output) return parameter;
@@ -155,8 +159,30 @@ Signature::Parameter Signature::parse(const py::handle& spec, bool output) {
   return parameter;
 }
 
+void Signature::parse_conditions(const py::handle& spec, Parameter& parameter) const {
+  if (parameter.words.empty()) return;
+  for (const auto& each : spec.attr("conditions")) {
+    const auto [word, input, needs] = each.cast<std::tuple<std::string, std::string, bool>>();
+    std::size_t index = 0;
+    while (parameter.words[index] != word) ++index;
+    parameter.conditions.push_back({index, input_named(input), needs});
+  }
+}
+
+std::string Signature::shape_text(const std::vector<Size>& sizes) const {
+  const auto text = [this](Size size) {
+    std::string name = size.letter < 0 ? "W" : letters_[size.letter];
+    if (size.more) name.append("+").append(std::to_string(size.more));
+    return name;
+  };
+  return "[" + joined(sizes, ", ", text) + "]";
+}
+
 std::string Signature::shape_text(const Parameter& parameter) const {
-  return "[" + joined(parameter.sizes, ", ", [this](Size size) { return size.letter < 0 ? "W" : letters_[size.letter]; }) + "]";
+  const std::string text = shape_text(parameter.sizes);
+  return parameter.other_sizes.empty() ? text
+                                       : text + ", or " + shape_text(parameter.other_sizes) + " with " +
+                                             parameters_[parameter.partner].name + ",";
 }
 
 // Notes what the call gives for each parameter.
@@ -196,7 +222,10 @@ void Signature::check_words(const Parameter& parameter, const Size& size, std::i
 void Signature::check_tensor(const Parameter& parameter, PyObject* value, Call& call, Tensor* out) const {
   const dlpack::Exchange* api = exchange_of(value);
   if (!api) {
-    const char* also = parameter.takes_number ? (parameter.integer ? "an int or " : "a number or ") : "";
+    const std::string also = !parameter.words.empty()  ? "one of " + joined(parameter.words, ", ", kQuoted) + " or "
+                             : !parameter.takes_number ? ""
+                             : parameter.integer       ? "an int or "
+                                                       : "a number or ";
     throw py::type_error(parameter.name + ": expected " + also + "a tensor " + shape_text(parameter) + " of " +
                          dtypes_text(parameter.dtypes) + ", got " + text_of(value).substr(0, 80));
   }
@@ -213,22 +242,24 @@ void Signature::check_tensor(const Parameter& parameter, PyObject* value, Call& 
     throw py::value_error(parameter.name + ": expected a tensor on " + name_of(call.device) + " like " + parameters_[0].name +
                           ", got one on " + name_of(t.device));
   }
-  if (t.ndim != int(parameter.sizes.size()))
+  const std::vector<Size>& sizes =
+      t.ndim == int(parameter.other_sizes.size()) && t.ndim ? parameter.other_sizes : parameter.sizes;
+  if (t.ndim != int(sizes.size()))
     throw py::value_error(parameter.name + ": expected shape " + shape_text(parameter) + ", got " + shape_of(t.shape, t.ndim));
   bool empty = false;
   for (int i = 0; i < t.ndim; ++i) {
     empty |= t.shape[i] == 0;
-    if (parameter.sizes[i].letter < 0) {
-      check_words(parameter, parameter.sizes[i], t.shape[i], call);
+    if (sizes[i].letter < 0) {
+      check_words(parameter, sizes[i], t.shape[i], call);
       continue;
     }
-    std::int64_t& size = call.sizes[parameter.sizes[i].letter];
-    const std::string& letter = letters_[parameter.sizes[i].letter];
-    if (size < 0) size = t.shape[i];
-    if (size != t.shape[i])
+    std::int64_t& size = call.sizes[sizes[i].letter];
+    const std::string& letter = letters_[sizes[i].letter];
+    if (size < 0) size = t.shape[i] - sizes[i].more;
+    if (size != t.shape[i] - sizes[i].more)
       throw py::value_error(parameter.name + ": expected shape " + shape_text(parameter) + " with " + letter + " = " +
                             std::to_string(size) + ", got " + shape_of(t.shape, t.ndim));
-    if ((size == 0 && letter != "B") || (size > kMaxVocab && letter == "V"))
+    if ((size <= 0 && (letter != "B" || size < 0)) || (size > kMaxVocab && letter == "V"))
       throw py::value_error(parameter.name + ": expected " + letter + " of at least 1" +
                             (letter == "V" ? " and at most " + std::to_string(kMaxVocab) : "") + ", got shape " +
                             shape_of(t.shape, t.ndim));
@@ -306,12 +337,39 @@ void Signature::check_number(const Parameter& parameter, PyObject* value, const 
   out->number = number;
 }
 
-std::int64_t Signature::check_choice(const Parameter& parameter, PyObject* value) const {
+std::int64_t Signature::check_choice(const Parameter& parameter, const std::vector<std::string>& words,
+                                     PyObject* value) const {
   if (PyUnicode_Check(value))
-    for (std::size_t i = 0; i < parameter.choices.size(); ++i)
-      if (PyUnicode_CompareWithASCIIString(value, parameter.choices[i].c_str()) == 0) return std::int64_t(i);
-  throw py::value_error(parameter.name + ": expected one of " + joined(parameter.choices, ", ", kQuoted) + ", got " +
-                        text_of(value));
+    for (std::size_t i = 0; i < words.size(); ++i)
+      if (PyUnicode_CompareWithASCIIString(value, words[i].c_str()) == 0) return std::int64_t(i);
+  throw py::value_error(parameter.name + ": expected one of " + joined(words, ", ", kQuoted) + ", got " + text_of(value));
+}
+
+// What else must be given with an input, and what must not.
+void Signature::check_company(const Parameter& parameter, const Argument& value, const Call& call) const {
+  const auto is_given = [&](int input) { return call.values[std::size_t(input)].tensor.present; };
+  const auto missing = [&](int input, const std::string& with) {
+    throw py::value_error(parameters_[input].name + ": expected a tensor " + shape_text(parameters_[input].sizes) +
+                          " together with " + with + ", got None");
+  };
+  const int partner = parameter.partner;
+  if (!parameter.other_sizes.empty()) {
+    const bool other = value.tensor.ndim == int(parameter.other_sizes.size());
+    if (value.tensor.present && other && !is_given(partner))
+      missing(partner, parameter.name + " " + shape_text(parameter.other_sizes));
+    if (value.tensor.present && !other && is_given(partner))
+      throw py::value_error(parameters_[partner].name + ": expected None together with " + parameter.name + " " +
+                            shape_text(parameter.sizes) + ", got a tensor");
+  } else if (partner >= 0 && (value.tensor.present || (parameter.takes_number && value.number != 0)) && !is_given(partner)) {
+    missing(partner, parameter.name);
+  }
+  for (const Parameter::Condition& condition : parameter.conditions) {
+    if (value.tensor.present || value.integer != std::int64_t(condition.word)) continue;
+    const std::string with = parameter.name + " " + kQuoted(parameter.words[condition.word]);
+    if (condition.needs && !is_given(condition.input)) missing(condition.input, with);
+    if (!condition.needs && is_given(condition.input))
+      throw py::value_error(parameters_[condition.input].name + ": expected None together with " + with + ", got a tensor");
+  }
 }
 
 void Signature::bind_inputs(Call& call) const {
@@ -329,7 +387,10 @@ void Signature::bind_inputs(Call& call) const {
       check_number(parameter, value, call, &argument);
       call.sizes[parameter.size_letter] = argument.integer;
     } else if (!parameter.choices.empty()) {
-      argument.integer = check_choice(parameter, value);
+      argument.integer = check_choice(parameter, parameter.choices, value);
+    } else if (!parameter.words.empty() && PyUnicode_Check(value)) {
+      argument.integer = check_choice(parameter, parameter.words, value);
+      argument.number = double(argument.integer);
     } else if (parameter.takes_number && (PyLong_CheckExact(value) || (PyFloat_CheckExact(value) && !parameter.integer))) {
       check_number(parameter, value, call, &argument);  // the usual numbers first: asking any other type takes long
     } else if (exchange_of(value)) {
@@ -346,13 +407,8 @@ void Signature::bind_inputs(Call& call) const {
       check_tensor(parameter, value, call, &argument.tensor);  // says what it should be
     }
   }
-  for (std::size_t i = 0; i < inputs_; ++i) {
-    const int partner = parameters_[i].partner;
-    const bool says_something = call.values[i].tensor.present || (parameters_[i].takes_number && call.values[i].number != 0);
-    if (partner >= 0 && says_something && !call.values[partner].tensor.present)
-      throw py::value_error(parameters_[partner].name + ": expected a tensor " + shape_text(parameters_[partner]) +
-                            " together with " + parameters_[i].name + ", got None");
-  }
+  for (std::size_t i = 0; i < inputs_; ++i)
+    if (parameters_[i].partner >= 0 || !parameters_[i].conditions.empty()) check_company(parameters_[i], call.values[i], call);
 }
 
 bool Signature::made_by_default(const Parameter& output, const Call& call) const {
@@ -369,7 +425,7 @@ py::object Signature::make_output(const Parameter& parameter, PyObject*& value, 
   if (value == Py_True) {
     std::array<std::int64_t, kMostSizes> shape;
     for (std::size_t i = 0; i < parameter.sizes.size(); ++i) {
-      shape[i] = call.sizes[parameter.sizes[i].letter];
+      shape[i] = call.sizes[parameter.sizes[i].letter] + parameter.sizes[i].more;
       if (shape[i] == 0 && i > 0)
         throw py::value_error(parameter.name + ": expected " + letters_[parameter.sizes[i].letter] + " of at least 1, got 0");
     }

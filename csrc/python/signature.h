@@ -25,12 +25,13 @@ class Signature {
   py::object call(const py::tuple& kernels, const py::tuple& args, const py::dict& kwargs) const;
 
  private:
-  static constexpr std::size_t kMostInputs = 48, kMostOutputs = 16, kMostSizes = 16;
+  static constexpr std::size_t kMostInputs = 64, kMostOutputs = 16, kMostSizes = 16;
 
   // The size of an axis: a letter's, or the words of 32 bits that a parameter needs.
   struct Size {
     int letter = -1;
     int words_for = -1;  // index of the parameter
+    int more = 0;        // than the letter
   };
   struct Parameter {
     std::string name;
@@ -42,7 +43,14 @@ class Signature {
     std::vector<DType> dtypes;
     int same_dtype_as = -1;  // an input whose dtype this one has
     int partner = -1;        // an input that must be given with this one
-    std::vector<Size> sizes;
+    std::vector<Size> sizes, other_sizes;
+    std::vector<std::string> words;  // what its numbers stand for, if not empty
+    struct Condition {               // a word that needs another input, or excludes it
+      std::size_t word;
+      int input;
+      bool needs;
+    };
+    std::vector<Condition> conditions;
     bool takes_number = false;
     bool integer = false;
     double low = 0, high = 0;  // for numbers
@@ -72,6 +80,7 @@ class Signature {
   };
 
   Parameter parse(const py::handle& spec, bool output);
+  void parse_conditions(const py::handle& spec, Parameter& parameter) const;
   Size parse_size(const std::string& text);
   int letter_of(const std::string& letter);
   int input_named(const std::string& name) const;
@@ -83,11 +92,13 @@ class Signature {
   PyObject* take_over(const Parameter& parameter, PyObject* value, bool written, Call& call) const;
   void check_words(const Parameter& parameter, const Size& size, std::int64_t words, const Call& call) const;
   void check_number(const Parameter& parameter, PyObject* value, const Call& call, Argument* out) const;
-  std::int64_t check_choice(const Parameter& parameter, PyObject* value) const;
+  std::int64_t check_choice(const Parameter& parameter, const std::vector<std::string>& words, PyObject* value) const;
+  void check_company(const Parameter& parameter, const Argument& value, const Call& call) const;
   // Returns the output as the caller gets it; `value` becomes the tensor that kernels get.
   py::object make_output(const Parameter& parameter, PyObject*& value, Call& call, Tensor* out) const;
   bool made_by_default(const Parameter& output, const Call& call) const;
   std::string shape_text(const Parameter& parameter) const;
+  std::string shape_text(const std::vector<Size>& sizes) const;
 
   std::string op_;
   py::type result_;

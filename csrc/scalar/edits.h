@@ -19,7 +19,7 @@ inline std::int64_t copied(const Edits& edits, std::int64_t j) {
   return n;
 }
 
-inline void apply(const Edits& edits, std::vector<float>& x) {
+inline void edit_row(const Edits& edits, std::vector<float>& x) {
   const float none = -HUGE_VALF;
   const Span<std::int32_t> h = edits.history;
 

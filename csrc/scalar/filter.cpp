@@ -13,7 +13,7 @@ template <typename T, typename Write> void over_rows(const Inputs& in, Order ord
     Filter filter = make_filter(in, b, order, {std::uint64_t(in.seed[b]), std::uint64_t(in.position[b])});
     filter.valid = filter.valid && edits.valid;
     std::vector<float> x = to_floats(logits.row(b), logits.shape[1]);
-    if (filter.valid) apply(edits, x);
+    if (filter.valid) edit_row(edits, x);
     const Row row(x);
     const Places kept = row.kept(filter);
     write(b, row, kept, filter.scale);

@@ -1,36 +1,10 @@
-// sample by definition: filter, race the tiles of 64 ids by their mass, then race the tokens of the winning tile.
-#include <map>
-
+// sample by definition: filter, draw, report.
 #include "core/outputs.h"
+#include "scalar/draw.h"
 #include "scalar/edits.h"
-#include "scalar/row.h"
 
 namespace warpdraw::scalar {
 namespace {
-
-// The index whose mass / E is largest, the lowest one on a tie; masses are ordered by index.
-std::uint32_t race(const std::map<std::uint32_t, std::uint64_t>& masses, const Noise& noise, Stream stream) {
-  float best = -1.0f;
-  std::uint32_t winner = 0;
-  for (const auto& [index, m] : masses) {
-    const float key = race_key(m, exponential(noise.bits(stream, index)));
-    if (key > best) best = key, winner = index;
-  }
-  return winner;
-}
-
-std::uint32_t draw(const Row& row, Places kept, float scale, const Noise& noise) {
-  std::map<std::uint32_t, std::uint64_t> tiles, members;
-  const auto each = [&](auto visit) {
-    for (std::size_t i = kept.begin; i < kept.end; ++i) visit(key_id(row.ranked[i]), mass(row.weight_of(kept, i, scale)));
-  };
-  each([&](std::uint32_t id, std::uint64_t m) { tiles[id / kTile] += m; });
-  const std::uint32_t tile = race(tiles, noise, Stream::tile);
-  each([&](std::uint32_t id, std::uint64_t m) {
-    if (id / kTile == tile) members[id] = m;
-  });
-  return race(members, noise, Stream::token);
-}
 
 // The first tokens of what is seen, and their log-probabilities.
 void report_top(const SampleOutputs& out, std::int64_t b, const Row& row, Places seen, float scale) {
@@ -70,7 +44,7 @@ void sample(Queue, const Inputs& in, const Reports& reports) {
       }
       const std::vector<float> raw_logits = to_floats(logits.row(b), logits.shape[1]);
       std::vector<float> edited = raw_logits;
-      apply(edits, edited);
+      edit_row(edits, edited);
       const Row row(edited), raw(raw_logits);
       const Places kept = row.kept(filter);
       if (kept.begin == kept.end) {

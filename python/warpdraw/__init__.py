@@ -4,7 +4,7 @@ from .backends import Backend, BackendError, backends, launches, use
 from .generation import Completion, Completions, Event, SamplingParams, generate, stream
 from .history import TokenHistory
 from .model import Checkpoint, CheckpointError, load
-from .ops import filter_logits, filter_probs, kept_csr, log_softmax, sample, softmax
+from .ops import filter_logits, filter_probs, kept_csr, log_softmax, sample, softmax, verify
 from .sampler import Sampler
 
 __version__ = "0.1.0"
@@ -32,4 +32,5 @@ __all__ = [
     "softmax",
     "stream",
     "use",
+    "verify",
 ]

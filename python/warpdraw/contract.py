@@ -6,12 +6,17 @@
 
 An input is a tensor ``dtype[sizes]``, optional with ``?``; ``with`` names inputs that must come with it. With a
 default it is a parameter that also takes one Python number for all rows; numbers are checked against the range, tensor
-entries by the kernel, row by row. Words joined by ``|`` without sizes are a choice. ``float`` stands for f32, f16 or
-bf16, ``logits.dtype`` for the dtype of another input.
+entries by the kernel, row by row. ``float`` stands for f32, f16 or bf16, ``logits.dtype`` for the dtype of another
+input. Of two shapes, ``float[B K+1 V]|[N V] with offsets``, the second comes with that other input and the first
+without it.
+
+Words joined by ``|`` without sizes are a choice. With sizes, ``coupled|rejection[B] = coupled``, they are a parameter:
+one of the words, or a tensor of their places in the list. A word may need another input, ``rejection(draft_logits)``,
+or exclude it, ``block(-first_child)``.
 
 Capital letters are sizes, bound on first sight; all but B are at least 1. A letter in the place of a type makes a size
-that the caller gives as a number. ``vocab_size/32`` is a size of that many words of 32 bits: enough for the parameter
-(0 is V), and for V at most. An output with ``?`` is made on request, or when its size was given. The native
+that the caller gives as a number. ``K+1`` is one more than K. ``vocab_size/32`` is a size of that many words of 32
+bits: enough for the parameter (0 is V), and for V at most. An output with ``?`` is made on request, or when its size was given. The native
 ``Signature`` binds and checks calls by what is parsed here.
 """
 
@@ -38,10 +43,15 @@ LARGEST = {
     torch.int64: 2**63 - 1,
 }
 
+_ONE_WORD = r"[\w.-]+(?:\([\w,-]+\))?"
 _ITEM = re.compile(
-    r"(?P<name>\w+): (?P<types>[\w.|-]+)(\[(?P<sizes>[^\]]*)\])?(?P<optional>\?)?( with (?P<partners>\w+))?"
+    rf"(?P<name>\w+): (?P<types>{_ONE_WORD}(?:\|{_ONE_WORD})*)"
+    r"(\[(?P<sizes>[^\]]*)\])?(\|\[(?P<other>[^\]]*)\])?(?P<optional>\?)?"
+    r"( with (?P<partners>\w+))?"
     r"( = (?P<default>[\w.-]+))?( in (?P<range>[\[(]\S+, [^\s,]+[\])]))?"
 )
+
+_WORD = re.compile(r"(?P<word>[\w.-]+)(\((?P<names>[\w,-]+)\))?")
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,10 @@ class TensorSpec:
     low: float
     high: float
     high_size: str | None = None  # the size that is the upper end
-    partner: str | None = None  # the input that must be given with this one
+    partner: str | None = None  # the input that must be given with this one, or with its other shape
+    other_sizes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # not empty: what numbers stand for
+    conditions: tuple[tuple[str, str, bool], ...] = ()  # a word, an input, and whether it needs or excludes it
 
     @property
     def dtype_names(self) -> tuple[str, ...]:
@@ -103,7 +116,28 @@ class Contract:
 
     def word(self, name: str, index: int) -> str:
         """The word that a choice's index stands for."""
-        return next(spec.choices[index] for spec in self.inputs if isinstance(spec, ChoiceSpec) and spec.name == name)
+        spec = next(spec for spec in self.inputs if spec.name == name)
+        return words_of(spec)[index]
+
+
+def words_of(spec: Spec) -> tuple[str, ...]:
+    """The words that an input takes, if it takes some."""
+    return spec.choices if isinstance(spec, ChoiceSpec) else getattr(spec, "words", ())
+
+
+def size_of(text: str, sizes: dict[str, int]) -> int:
+    """The number that a size of a contract stands for, when its letter is bound."""
+    letter, _, more = text.partition("+")
+    return sizes[letter] + int(more or 0)
+
+
+def letters_in(sizes: tuple[str, ...], shape: torch.Size) -> dict[str, int]:
+    """The letters that a tensor's shape binds."""
+    bound = {}
+    for text, size in zip(sizes, shape, strict=True):
+        letter, _, more = text.partition("+")
+        bound[letter] = size - int(more or 0)
+    return bound
 
 
 def _parse_side(side: str) -> list[Spec]:
@@ -125,9 +159,23 @@ def _spec(match: re.Match[str]) -> Spec:
     name, types, default = match["name"], match["types"], match["default"]
     if match["sizes"] is None and len(types) == 1 and types.isupper():
         return SizeSpec(name, types, int(default), _high_size(match["range"]) or "")
+    listed = [_WORD.fullmatch(word) for word in types.split("|")]
+    words = tuple(word["word"] for word in listed if word)
     if match["sizes"] is None:
-        choices = tuple(types.split("|"))
-        return ChoiceSpec(name, choices, default or choices[0])
+        return ChoiceSpec(name, words, default or words[0])
+    if not set(words) & {*DTYPES, "float"} and not types.endswith(".dtype"):
+        sizes, last = tuple(match["sizes"].split()), len(words) - 1
+        text = " or ".join(words)
+        conditions = tuple(
+            (word["word"], name.removeprefix("-"), not name.startswith("-"))
+            for word in listed
+            if word and word["names"]
+            for name in word["names"].split(",")
+        )
+        default_word = words.index(default or words[0])
+        return TensorSpec(
+            name, (torch.int32,), None, sizes, False, default_word, text, 0, last, words=words, conditions=conditions
+        )
     same_dtype_as = types.removesuffix(".dtype") if types.endswith(".dtype") else None
     dtypes = FLOATS if types == "float" or same_dtype_as else tuple(DTYPES[word] for word in types.split("|"))
     integer = not dtypes[0].is_floating_point
@@ -145,6 +193,7 @@ def _spec(match: re.Match[str]) -> Spec:
         high,
         _high_size(match["range"]),
         match["partners"],
+        tuple((match["other"] or "").split()),
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import _C
 from .backends import backend_for, native_kernels
-from .contract import ChoiceSpec, Contract, SizeSpec, Spec, TensorSpec
+from .contract import ChoiceSpec, Contract, SizeSpec, Spec, TensorSpec, letters_in, size_of
 
 OPS: dict[str, Op] = {}
 _ARRAYS = (
@@ -113,8 +113,11 @@ class _Node:
         inputs = []
         for spec in self.inputs:
             value = given.get(spec.name, None if isinstance(spec, TensorSpec) else spec.default)
+            if isinstance(spec, TensorSpec) and isinstance(value, str) and value in spec.words:
+                value = spec.words.index(value)
             if isinstance(spec, TensorSpec) and isinstance(value, (int, float)):
-                value = torch.full([sizes[letter] for letter in spec.sizes], value, dtype=spec.dtypes[0], device=device)
+                shape = [size_of(size, sizes) for size in spec.sizes]
+                value = torch.full(shape, value, dtype=spec.dtypes[0], device=device)
             inputs.append(value)
         requests = [given.get(spec.name, self._by_default(spec, sizes)) for spec in self.outputs]
         wanted = [isinstance(request, Tensor) or bool(request) for request in requests]
@@ -135,7 +138,7 @@ class _Node:
         sizes = self._sizes(inputs)
         outputs = [
             torch.empty(
-                [sizes[letter] for letter in spec.sizes],
+                [size_of(size, sizes) for size in spec.sizes],
                 dtype=inputs[spec.same_dtype_as].dtype if spec.same_dtype_as else spec.dtypes[0],
                 device=arguments[0].device,
             )
@@ -163,8 +166,8 @@ class _Node:
             if isinstance(spec, SizeSpec):
                 sizes[spec.letter] = spec.default if value is None else value
             elif isinstance(spec, TensorSpec) and isinstance(value, Tensor):
-                for letter, size in zip(spec.sizes, value.shape, strict=True):
-                    sizes.setdefault(letter, size)
+                shape = spec.other_sizes if value.dim() == len(spec.other_sizes) else spec.sizes
+                sizes = letters_in(shape, value.shape) | sizes
         return sizes
 
     @staticmethod

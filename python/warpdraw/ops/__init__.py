@@ -6,6 +6,7 @@ from .kept_csr import kept_csr
 from .log_softmax import log_softmax
 from .sample import sample
 from .softmax import softmax
+from .verify import verify
 
 __all__ = [
     "filter_logits",
@@ -14,4 +15,5 @@ __all__ = [
     "log_softmax",
     "sample",
     "softmax",
+    "verify",
 ]

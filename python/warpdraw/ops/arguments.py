@@ -10,15 +10,15 @@ from torch import Tensor
 
 from ..contract import Contract, TensorSpec
 
-INPUTS = (
-    "logits: float[B V], "
+_BITMASK = "bitmask: i32[B vocab_size/32]?"
+PARAMETERS = (
     "temperature: f32[B] = 1.0 in [0, inf), top_k: i32[B] = 0 in [0, 2147483647], "
     "top_p: f32[B] = 1.0 in [0, 1], min_p: f32[B] = 0.0 in [0, 1], seed: i64[B] = 0, position: i64[B] = 0, "
     "dynatemp_range: f32[B] = 0.0 in [0, inf), dynatemp_exponent: f32[B] = 1.0 in [0, inf), "
     "top_n_sigma: f32[B] = 0.0 in [0, inf), typical_p: f32[B] = 1.0 in [0, 1], "
     "epsilon: f32[B] = 0.0 in [0, 1], eta: f32[B] = 0.0 in [0, 1], "
     "xtc_probability: f32[B] = 0.0 in [0, 1], xtc_threshold: f32[B] = 0.1 in [0, 1], "
-    "vocab_size: i32[B] = 0 in [0, V], bitmask: i32[B vocab_size/32]?, "
+    f"vocab_size: i32[B] = 0 in [0, V], {_BITMASK}, "
     "allowed_ids: i32[B A]?, banned_ids: i32[B D]?, stop_ids: i32[B S]?, min_tokens: i32[B] = 0 in [0, 2147483647], "
     "bias_ids: i32[B C]? with bias, bias: f32[B C]? with bias_ids, "
     "history: i32[B H]?, history_length: i32[B]? with history, "
@@ -26,9 +26,21 @@ INPUTS = (
     "repetition_penalty: f32[B] = 1.0 in (0, inf), "
     "frequency_penalty: f32[B] = 0.0 in (-inf, inf), presence_penalty: f32[B] = 0.0 in (-inf, inf), "
     "dry_multiplier: f32[B] = 0.0 in [0, inf), dry_base: f32[B] = 1.75 in [1, inf), "
-    "dry_allowed_length: i32[B] = 2 in [1, 2147483647], dry_breakers: i32[B K]?, "
+    "dry_allowed_length: i32[B] = 2 in [1, 2147483647], dry_breakers: i32[B E]?, "
     "no_repeat_ngram: i32[B] = 0 in [0, 2147483647]"
 )
+INPUTS = f"logits: float[B V], {PARAMETERS}"
+# The same for each of the K+1 rows of a request, which differ in the tokens that are allowed.
+PARAMETERS_OF_DRAFTS = PARAMETERS.replace(
+    _BITMASK, "bitmask: i32[B K+1 vocab_size/32]|[N vocab_size/32]? with offsets"
+)
+
+
+def names_in(inputs: str) -> tuple[str, ...]:
+    """The names of a part of a contract."""
+    return tuple(spec.name for spec in Contract.parse(f"{inputs} -> out: f32[B]").inputs)
+
+
 ORDER = "order: vllm|hf|flashinfer-joint|llama.cpp = vllm"
 
 PerRow = Tensor | float | int

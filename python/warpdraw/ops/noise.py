@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-STREAMS = {"tile": 0, "token": 1, "xtc": 2}
+STREAMS = {"tile": 0, "token": 1, "xtc": 2, "accept": 3, "residual_tile": 4, "residual_token": 5}
+STREAM_BITS = 8  # of the last word of a counter; the step has the others
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 LOW = 0xFFFFFFFF
@@ -29,7 +30,7 @@ def philox(counter: list[Tensor], key: list[Tensor]) -> list[Tensor]:
     return [c0, c1, c2, c3]
 
 
-def uniforms(seed: Tensor, position: Tensor, stream: str, count: int) -> Tensor:
+def uniforms(seed: Tensor, position: Tensor, stream: str, count: int, step: int = 0) -> Tensor:
     """Uniform numbers in (0, 1) in float64, [B, count]: index i takes word i % 4 of counter i // 4."""
     seed, position = seed[:, None], position[:, None]
     block = torch.arange((count + 3) // 4, device=seed.device)[None]
@@ -38,7 +39,7 @@ def uniforms(seed: Tensor, position: Tensor, stream: str, count: int) -> Tensor:
         block + zero,
         (position & LOW) + zero,
         (position >> 32 & LOW) + zero,
-        zero + STREAMS[stream],
+        zero + (STREAMS[stream] | step << STREAM_BITS),
     ]
     words = torch.stack(philox(counter, [(seed & LOW) + zero, (seed >> 32 & LOW) + zero]), dim=-1)
     return (words.flatten(1)[:, :count].double() + 0.5) / 2**32

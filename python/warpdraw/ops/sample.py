@@ -10,9 +10,8 @@ from torch import Tensor
 from ..op import op
 from .arguments import INPUTS, ORDER, Arguments
 from .filters import Kept, candidates_of, kept_tokens, log_weights
-from .noise import exponentials
+from .race import race
 
-TILE = 64
 SIZES = "top_n: N = 0 in [0, V], max_kept: M = 0 in [0, V]"
 OUTPUTS = (
     "tokens: i64|i32[B], valid: bool[B], logprob: f32[B]?, raw_logprob: f32[B]?, rank: i32[B]?, "
@@ -47,7 +46,7 @@ def sample(*inputs: Any) -> tuple[Tensor, ...]:
         bias_ids, bias: int32 and float32 [B, C], added to the logits.
         history, history_length, prompt_length: int32 [B, H], [B], [B]: the tokens so far; see `TokenHistory`.
         repetition_penalty, frequency_penalty, presence_penalty: float32.
-        dry_multiplier, dry_base, dry_allowed_length, dry_breakers: float32, float32, int32, int32 [B, K].
+        dry_multiplier, dry_base, dry_allowed_length, dry_breakers: float32, float32, int32, int32 [B, E].
         no_repeat_ngram: int32.
         top_n, max_kept: ints; sizes of the lists that are reported.
         order: which filter sees what: ``"vllm"``, ``"hf"``, ``"flashinfer-joint"`` or ``"llama.cpp"``.
@@ -79,7 +78,7 @@ def sample(*inputs: Any) -> tuple[Tensor, ...]:
     *shared, top_n, max_kept, order, top_of = inputs
     arguments = Arguments.of(*shared, order)
     kept = kept_tokens(arguments)
-    tokens = _draw(kept.log_weights, arguments)
+    tokens = race(kept.log_weights.exp(), arguments.seed, arguments.position)
     valid = kept.mask.any(-1)
     raw_x = candidates_of(arguments.logits)
     raw = log_weights(raw_x, torch.ones_like(arguments.temperature)).log_softmax(-1)
@@ -99,18 +98,6 @@ def sample(*inputs: Any) -> tuple[Tensor, ...]:
         _kept_ids(kept, max_kept),
         *_top(*top, valid, top_n),
     )
-
-
-def _draw(log_weight: Tensor, arguments: Arguments) -> Tensor:
-    """The winner of the race, [B]: tiles first, then the tokens of the winning tile."""
-    B, V = log_weight.shape
-    tiles = (V + TILE - 1) // TILE
-    weight = torch.nn.functional.pad(log_weight.exp(), (0, tiles * TILE - V)).view(B, tiles, TILE)
-    noise = arguments.seed, arguments.position
-    tile = (weight.sum(-1) / exponentials(*noise, "tile", tiles)).argmax(-1)
-    rows = torch.arange(B, device=weight.device)
-    race = exponentials(*noise, "token", tiles * TILE).view(B, tiles, TILE)
-    return (tile * TILE + (weight[rows, tile] / race[rows, tile]).argmax(-1)).clamp(max=V - 1)
 
 
 def _rank(logits: Tensor, tokens: Tensor) -> Tensor:
