@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdraw.contract import ChoiceSpec, SizeSpec, TensorSpec
+from warpdraw.contract import ChoiceSpec, SizeSpec, TensorSpec, letters_in, size_of
 
 ORDERS = ("vllm", "hf", "flashinfer-joint", "llama.cpp")
 TILE = 64
@@ -85,8 +85,8 @@ def slice_like(values: Tensor, outside: float) -> Tensor:
         larger = values.new_full((2 * len(values) + 3,), outside)
         inside = larger[3::2][: len(values)]
     else:
-        larger = values.new_full((values.shape[0] + 2, values.shape[1] + 5), outside)
-        inside = larger[1:-1, 3:-2]
+        larger = values.new_full((*(size + 2 for size in values.shape[:-1]), values.shape[-1] + 5), outside)
+        inside = larger[(*[slice(1, -1)] * (values.dim() - 1), slice(3, -2))]
     inside.copy_(values)
     return inside
 
@@ -129,8 +129,53 @@ def _parameter(spec: TensorSpec, B: int, V: int, g: torch.Generator, share_on: f
     dtype = spec.dtypes[0]
     if dtype == torch.int64:
         return torch.randint(int(spec.low), int(spec.high), (B,), generator=g)
-    values = _pick(usual_values(spec, V), dtype, B, g)
+    values = _pick(list(range(len(spec.words))) if spec.words else usual_values(spec, V), dtype, B, g)
     return torch.where(_uniform(g, B) < share_on, values, torch.tensor(spec.default, dtype=dtype))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What any op must be given.
+
+
+def is_required(spec: Any) -> bool:
+    return isinstance(spec, TensorSpec) and not spec.optional and spec.default is None
+
+
+def rows_spec(op: Any) -> TensorSpec:
+    """The input whose rows tokens are drawn from: [B, V], or several for each of B requests."""
+    spec: TensorSpec = next(spec for spec in op.contract.inputs if is_required(spec) and spec.sizes[-1] == "V")
+    return spec
+
+
+def least(op: Any, rows: Tensor) -> dict[str, Tensor]:
+    """All that an op must be given to work on rows of logits [B, V]."""
+    made = {}
+    for spec in filter(is_required, op.contract.inputs):
+        shape = [size_of(size, {"B": rows.shape[0], "V": rows.shape[1], "K": 1}) for size in spec.sizes]
+        if spec.sizes[-1] == "V":
+            made[spec.name] = rows if len(shape) == 2 else rows[:, None].expand(-1, shape[1], -1)
+        else:
+            made[spec.name] = torch.zeros(shape, dtype=spec.dtypes[0], device=rows.device)
+    return made
+
+
+def batch_of(inputs: dict[str, Any]) -> int:
+    """How many rows or requests there are."""
+    first: Tensor = next(iter(inputs.values()))
+    return first.shape[0]
+
+
+def sizes_of(op: Any, inputs: dict[str, Any]) -> dict[str, int]:
+    """The sizes of a call by their letters."""
+    sizes: dict[str, int] = {}
+    for spec in op.contract.inputs:
+        value = inputs.get(spec.name, getattr(spec, "default", None))
+        if isinstance(spec, SizeSpec):
+            sizes[spec.letter] = value
+        elif isinstance(value, Tensor):
+            shape = spec.other_sizes if value.dim() == len(spec.other_sizes) else spec.sizes
+            sizes = letters_in(shape, value.shape) | sizes
+    return sizes
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -163,37 +208,83 @@ def _ids(name: str, logits: Tensor, shape: list[int], g: torch.Generator) -> Ten
 
 def _bits(shape: list[int], g: torch.Generator) -> Tensor:
     """Nine of ten bits are one, those beyond the vocabulary at random like the others."""
-    ones = _uniform(g, shape[0] * shape[1] * 32).view(*shape, 32) < 0.9
+    ones = _uniform(g, math.prod(shape) * 32).view(*shape, 32) < 0.9
     words = (ones * 2 ** torch.arange(32)).sum(-1)
     return torch.where(words >= 2**31, words - 2**32, words)
 
 
+def _rows(kinds: tuple[str, ...], shape: list[int], seed: int) -> Tensor:
+    """Rows of logits [B, V], the kinds in turn; of several for a request the others are of other kinds."""
+    if len(shape) == 2:
+        return rows_of(kinds, shape[-1], seed)
+    turned = [tuple(kinds[(b + 7 * i) % len(kinds)] for b in range(len(kinds))) for i in range(shape[1])]
+    return torch.stack([rows_of(each, shape[-1], seed + 1000 * i) for i, each in enumerate(turned)], 1)
+
+
+def _drafts(rows: Tensor, K: int, dtype: torch.dtype, g: torch.Generator) -> Tensor:
+    """Drafts [B, K] that are often what is drawn from a row; a few are none."""
+    drafts = torch.stack([_likely(rows[:, i], [len(rows), 1], g)[:, 0] for i in range(K)], 1)
+    best = rows[:, :K].float().nan_to_num(nan=-INF).argmax(-1)
+    drafts = torch.where(_uniform(g, drafts.numel()).view(drafts.shape) < 0.5, best, drafts)
+    return drafts.masked_fill(_uniform(g, drafts.numel()).view(drafts.shape) < 0.07, -1).to(dtype)
+
+
+def _links(made: dict[str, Any], B: int, K: int, g: torch.Generator) -> None:
+    """A tree for each request: every draft follows an earlier node."""
+    made["first_child"], made["next_sibling"] = (torch.full((B, K + 1), -1, dtype=torch.int32) for _ in range(2))
+    for b in range(B):
+        for node in range(K, 0, -1):
+            parent = int(torch.randint(0, min(node, 3), (), generator=g))
+            made["next_sibling"][b, node] = made["first_child"][b, parent]
+            made["first_child"][b, parent] = node
+
+
+def _make_ragged(made: dict[str, Any], specs: list[TensorSpec], seed: int) -> None:
+    """Rows one after the other, as many as each request has, instead of as many for each."""
+    target = next(spec.name for spec in specs if spec.other_sizes and is_required(spec))
+    B, most = made[target].shape[:2]
+    counts = [1 + (5 * b + seed) % most for b in range(B)]
+    made["offsets"] = torch.tensor([0, *counts]).cumsum(0).to(torch.int32)
+    for spec in specs:
+        if spec.other_sizes and spec.name in made:
+            made[spec.name] = torch.cat([rows[:count] for rows, count in zip(made[spec.name], counts, strict=True)])
+    for drafts, count in zip(made["draft_tokens"], counts, strict=True):
+        drafts[count - 1 :] = -1
+
+
 def _tensor(spec: TensorSpec, sizes: dict[str, int], made: dict[str, Any], g: torch.Generator) -> Tensor:
     """A good tensor for an input without a default, from its name, dtype and sizes."""
-    logits = made["logits"]
+    rows = next(value for value in made.values() if isinstance(value, Tensor) and value.shape[-1] == sizes["V"])
+    logits = rows if rows.dim() == 2 else rows[:, 0]
     B, V = logits.shape
-    lengths = {"A": 24, "H": 37, "vocab_size/32": (V + 31) // 32}
-    shape = [sizes.setdefault(letter, lengths.get(letter, 5)) for letter in spec.sizes]
+    sizes |= {"vocab_size/32": (V + 31) // 32}
+    for size in spec.sizes:
+        sizes.setdefault(size.partition("+")[0], {"A": 24, "H": 37}.get(size, 5))
+    shape = [size_of(size, sizes) for size in spec.sizes]
+    if spec.name == "draft_tokens":
+        return _drafts(rows, sizes["K"], spec.dtypes[int(torch.randint(0, len(spec.dtypes), (), generator=g))], g)
+    if spec.sizes[-1] == "V":
+        return (rows[:, : shape[1]].float() + torch.randn(shape, generator=g)).to(logits.dtype)
     if spec.dtypes[0].is_floating_point:
         values = 2 * torch.randn(shape, generator=g)
         return _set(values, _uniform(g, values.numel()).view(shape) < 0.05, -INF)
     if len(shape) == 1:
         lengths_of = torch.randint(0, sizes["H"] + 1, shape, generator=g)
         return torch.where(_uniform(g, B) < 0.5, sizes["H"], lengths_of).to(torch.int32)
-    if spec.sizes[1] == "vocab_size/32":
+    if spec.sizes[-1] == "vocab_size/32":
         return _bits(shape, g).to(torch.int32)
     if spec.sizes[1] == "H":
         return _history(logits, shape, g).to(torch.int32)
     return _ids(spec.name, logits, shape, g).to(torch.int32)
 
 
-def _spoil(made: dict[str, Any], specs: list[TensorSpec], g: torch.Generator) -> None:
+def _spoil(made: dict[str, Any], specs: list[TensorSpec], rows: str, sizes: dict[str, int], g: torch.Generator) -> None:
     """One value of a third of the rows becomes absurd or invalid."""
-    B, V = made["logits"].shape
+    B, V = sizes["B"], sizes["V"]
     for row in (_uniform(g, B) < 0.35).nonzero().flatten().tolist():
         spec = specs[int(torch.randint(0, len(specs), (), generator=g))]
         tensor = made.get(spec.name)
-        if tensor is None or spec.name == "logits" or tensor.dtype == torch.int64:
+        if tensor is None or spec.name == rows or (tensor.dtype == torch.int64 and spec.default is not None):
             continue
         if spec.default is not None:
             values = wild_values(spec, V)
@@ -207,7 +298,8 @@ def _spoil(made: dict[str, Any], specs: list[TensorSpec], g: torch.Generator) ->
         if tensor.dim() == 1:
             tensor[row] = value
         else:
-            tensor[row, int(torch.randint(0, tensor.shape[1], (), generator=g))] = value
+            place = [int(torch.randint(0, size, (), generator=g)) for size in tensor.shape[1:]]
+            tensor[(row, *place)] = value
 
 
 def _hide_what_does_not_count(made: dict[str, Any]) -> None:
@@ -240,12 +332,14 @@ def inputs_of(
     """
     generator = torch.Generator().manual_seed(seed)
     B = len(kinds) * repeats
-    sizes = {"B": B, "V": V}
-    specs = [spec for spec in op.contract.inputs if only is None or spec.name in ("logits", *only)]
+    sizes = {"B": B, "V": V, "K": 1 + seed % 4}
+    specs = [spec for spec in op.contract.inputs if only is None or is_required(spec) or spec.name in only]
     tensors = [spec for spec in specs if isinstance(spec, TensorSpec)]
     share_on = 2 / 3 if len(tensors) <= MANY_PARAMETERS else 0.3
     given = _given(seed, tensors)
-    made: dict[str, Any] = {}
+    rows = rows_spec(op)
+    made: dict[str, Any] = {rows.name: _rows(kinds * repeats, [size_of(size, sizes) for size in rows.sizes], seed)}
+    made[rows.name] = made[rows.name].to(dtype)
     combinations = 1
     for spec in specs:
         if isinstance(spec, ChoiceSpec):
@@ -255,14 +349,18 @@ def inputs_of(
             made[spec.name] = (min(V, 5), 1, min(V, 20), V if V <= 1000 else 40)[seed % 4]
         elif spec.default is not None:
             made[spec.name] = _parameter(spec, B, V, generator, share_on)
-        elif spec.sizes == ("B", "V") and dtype in spec.dtypes:
-            made[spec.name] = rows_of(kinds * repeats, V, seed).to(dtype)
-        elif spec.name in given:
+        elif spec.name in ("first_child", "next_sibling"):
+            if spec.name in given and spec.name not in made:
+                _links(made, B, sizes["K"], generator)
+        elif spec is not rows and (is_required(spec) or spec.name in given):
             made[spec.name] = _tensor(spec, sizes, made, generator)
     _hide_what_does_not_count(made)
+    if rows.other_sizes and seed % 5 == 3:
+        _make_ragged(made, tensors, seed)
     if wild:
-        _spoil(made, tensors, generator)
-    return {name: _sliced(value) if isinstance(value, Tensor) else value for name, value in made.items()}
+        _spoil(made, tensors, rows.name, sizes, generator)
+    order = [spec.name for spec in specs if spec.name in made]
+    return {name: _sliced(made[name]) if isinstance(made[name], Tensor) else made[name] for name in order}
 
 
 def inputs_on(device: torch.device, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -278,8 +376,8 @@ def _sliced(values: Tensor) -> Tensor:
 
 
 def _given(seed: int, tensors: list[TensorSpec]) -> set[str]:
-    """Which of the optional tensors a seed asks for; none without its partner."""
-    optional = [spec for spec in tensors if spec.optional]
+    """Which of the optional tensors a seed asks for; none without its partner, or what says where rows begin."""
+    optional = [spec for spec in tensors if spec.optional and spec.name != "offsets"]
     asked = torch.rand(len(optional), generator=torch.Generator().manual_seed(seed + 1000)) < 0.7
     names = {spec.name for spec, yes in zip(optional, asked.tolist(), strict=True) if yes}
-    return {spec.name for spec in optional if spec.name in names and spec.partner in (None, *names)}
+    return {spec.name for spec in optional if spec.name in names and spec.partner in (None, "offsets", *names)}

@@ -10,12 +10,12 @@ import math
 from typing import Any
 
 import torch
-from cases import EXACT_KINDS, INF, ORDERS, TILE, inputs_of, slice_like
+from cases import EXACT_KINDS, INF, ORDERS, TILE, batch_of, inputs_of, sizes_of, slice_like
 from certificates import arguments_of, check_draw, check_kept, check_probabilities, kept_between, same_bits
 from torch import Tensor
 
 import warpdraw
-from warpdraw.contract import SizeSpec
+from warpdraw.contract import size_of
 from warpdraw.op import OPS
 from warpdraw.ops.filters import kept_tokens
 from warpdraw.ops.noise import exponentials
@@ -26,14 +26,13 @@ SENTINEL = 97
 def run(op: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
     """All outputs of an op, on the CPU; written into slices of larger tensors that must stay as they were elsewhere."""
     first = next(iter(inputs.values()))
-    sizes = {"B": first.shape[0], "V": first.shape[-1]}
-    sizes |= {s.letter: inputs.get(s.name, s.default) for s in op.contract.inputs if isinstance(s, SizeSpec)}
+    sizes = sizes_of(op, inputs)
     buffers = {}
     for spec in op.contract.outputs:
-        if not all(sizes[letter] for letter in spec.sizes[1:]):
+        shape = [size_of(size, sizes) for size in spec.sizes]
+        if not all(shape[1:]):
             continue  # a list of no places
         dtype = inputs[spec.same_dtype_as].dtype if spec.same_dtype_as else spec.dtypes[0]
-        shape = [sizes[letter] for letter in spec.sizes]
         buffers[spec.name] = slice_like(torch.zeros(shape, dtype=dtype, device=first.device), SENTINEL)
     op(**inputs, **buffers)
     for name, buffer in buffers.items():
@@ -243,7 +242,7 @@ def check_rows_are_independent(V: int = 150, dtype: torch.dtype = torch.float32)
     for op in OPS.values():
         inputs = inputs_of(op, V, dtype, seed=V, wild=True)
         together = run(op, inputs)
-        B = len(inputs["logits"])
+        B = batch_of(inputs)
         order = torch.randperm(B, generator=torch.Generator().manual_seed(V))
         shuffled = run(op, {n: x[order] if isinstance(x, Tensor) else x for n, x in inputs.items()})
         assert_same(shuffled, {name: value[order] for name, value in together.items()}, f"{op.name}, shuffled")

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import inputs_of, rows_of, slice_like
+from cases import inputs_of, least, rows_of, slice_like
 from certificates import same_bits
 from conftest import BACKENDS, runnable
 
 import warpdraw
-from warpdraw.contract import TensorSpec
+from warpdraw.contract import TensorSpec, size_of
 from warpdraw.op import OPS
 
 LOGITS = rows_of(("random", "tied", "masked"), 130, seed=1)
@@ -78,7 +78,7 @@ def buffers_of(op, inputs):
 
 def refuses(error, message, op=warpdraw.softmax, **given):
     with pytest.raises(error, match=message):
-        op(**{"logits": LOGITS, **given})
+        op(**{**least(op, LOGITS), **given})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -229,16 +229,17 @@ def test_the_source_may_go_and_nothing_is_kept(forced, name):
 
 @pytest.mark.parametrize("name", OPS)
 def test_a_prepared_call_keeps_its_arrays(name):
-    array, out = LOGITS.numpy().copy(), {}
-    for spec in OPS[name].contract.outputs:
+    op, out = OPS[name], {}
+    arrays_given = {key: value.numpy().copy() for key, value in least(op, LOGITS).items()}
+    for spec in op.contract.outputs:
         if not spec.optional:
-            shape = [{"B": 3, "V": 130}[letter] for letter in spec.sizes]
+            shape = [size_of(size, {"B": 3, "V": 130, "K": 1}) for size in spec.sizes]
             out[spec.name] = np.zeros(shape, "f4" if spec.same_dtype_as else spec.dtype_names[0])
-    call = OPS[name].prepare(array, **out)
-    del array
+    call = op.prepare(**arrays_given, **out)
+    del arrays_given
     gc.collect()
     call()
-    for want, (output, found) in zip(outputs_of(OPS[name], {"logits": LOGITS}).values(), out.items(), strict=False):
+    for want, (output, found) in zip(outputs_of(op, least(op, LOGITS)).values(), out.items(), strict=False):
         assert same_bits(torch.from_numpy(found), want).all(), output
 
 
@@ -260,14 +261,15 @@ def test_exporters_on_a_gpu(name, backend):
         pytest.skip("needs a CUDA device")
     op, values = OPS[name], LOGITS.repeat(100, 40).cuda()
     with warpdraw.use(runnable(backend)):
-        want = outputs_of(op, {"logits": values})
+        want = outputs_of(op, least(op, values))
         stream = torch.cuda.Stream()
         torch.cuda.synchronize()
         with torch.cuda.stream(stream):
-            logits = torch.zeros_like(values)
+            given = {key: torch.zeros_like(value) for key, value in least(op, values).items()}
             torch.cuda._sleep(10_000_000)
-            logits.copy_(values)
-            found = outputs_of(op, {"logits": Exporter(logits)})
+            for key, value in least(op, values).items():
+                given[key].copy_(value)
+            found = outputs_of(op, arrays(given, Exporter))
         stream.synchronize()
     for output, value in want.items():
         assert value is None or same_bits(found[output].cpu(), value.cpu()).all()

@@ -11,7 +11,7 @@ import random
 import checks
 import pytest
 import torch
-from cases import INF, ORDERS, inputs_of, inputs_on, rows_of
+from cases import INF, ORDERS, batch_of, inputs_of, inputs_on, least, rows_of, rows_spec
 from certificates import same_bits
 from conftest import BACKENDS
 from test_parity import DTYPES, EDITS, FEATURES, LONG, NAMES, PARTNERS, SIZES
@@ -272,7 +272,7 @@ def test_many_rows(kernels):
 @pytest.mark.parametrize("name", OPS)
 def test_no_rows(kernels, name):
     with warpdraw.use(kernels):
-        result = OPS[name](torch.empty(0, 100, device=DEVICE))
+        result = OPS[name](**least(OPS[name], torch.empty(0, 100, device=DEVICE)))
     assert len(result[0] if isinstance(result, tuple) else result) == 0
 
 
@@ -281,7 +281,7 @@ def test_no_rows(kernels, name):
 def test_rows_stand_alone(kernels, name, V):
     """Rows of NaN, inf and absurd parameters disturb no other, and a row's slot and company do not matter."""
     inputs = inputs_on(DEVICE, inputs_of(OPS[name], V, torch.float32, seed=V, wild=True))
-    B = len(inputs["logits"])
+    B = batch_of(inputs)
 
     def of(rows):
         picked = {n: x[rows] if isinstance(x, torch.Tensor) else x for n, x in inputs.items()}
@@ -324,10 +324,10 @@ def test_for_a_sanitizer(kernels, name):
 @pytest.mark.parametrize("name", OPS)
 @streams
 def test_the_forced_path_runs_and_no_other(kernels, name):
-    logits = normal(4, 5003)
+    inputs = least(OPS[name], normal(4, 5003))
     before = warpdraw.launches()
     with warpdraw.use(kernels):
-        OPS[name](logits)
+        OPS[name](**inputs)
     ran = {key: n - before.get(key, 0) for key, n in warpdraw.launches().items() if n != before.get(key, 0)}
     assert list(ran.values()) == [1], ran
     (key,) = ran
@@ -509,21 +509,23 @@ def test_compiled_with_reduced_overhead(by_default, name):
     """Graphs that the compiler captures: each replay reads its own logits and, of a draw, its own position."""
     op = OPS[name]
     takes_position = any(spec.name == "position" for spec in op.contract.inputs)
+    rows = rows_spec(op).name
 
-    def step(logits, **others):
-        return op(logits.float() / 2, **others)
+    def step(**inputs):
+        return op(**{**inputs, rows: inputs[rows].float() / 2})
 
     compiled, first = reduced_overhead(step), []
     with warpdraw.use(by_default):
         for number in range(WARM + 4):
-            logits = normal(4, 5003, number // 2, torch.bfloat16)  # twice the same
-            others = {"position": torch.full((4,), number, device=DEVICE)} if takes_position else {}
+            inputs = least(op, normal(4, 5003, number // 2, torch.bfloat16))  # twice the same
+            if takes_position:
+                inputs["position"] = torch.full((4,), number, device=DEVICE)
             torch.compiler.cudagraph_mark_step_begin()
             before = warpdraw.launches()
-            found = compiled(logits, **others)
+            found = compiled(**inputs)
             replayed = warpdraw.launches() == before
             found = [x.clone() for x in (found if isinstance(found, tuple) else (found,)) if x is not None]
-            want = step(logits, **others)
+            want = step(**inputs)
             want = [x for x in (want if isinstance(want, tuple) else (want,)) if x is not None]
             for got, expected in zip(found, want, strict=True):
                 assert same_bits(got, expected).all(), f"call {number}"
@@ -558,14 +560,14 @@ def test_a_sampler_compiled_with_reduced_overhead(by_default):
 @pytest.mark.parametrize("name", OPS)
 def test_exported_programs_run(by_default, name):
     class Head(torch.nn.Module):
-        def forward(self, logits):
-            return OPS[name](logits)
+        def forward(self, **inputs):
+            return OPS[name](**inputs)
 
-    logits = normal(4, 5003)
-    exported = torch.export.export(Head(), (logits,)).module()
+    inputs = least(OPS[name], normal(4, 5003))
+    exported = torch.export.export(Head(), (), inputs).module()
     with warpdraw.use(by_default):
         before = warpdraw.launches()
-        found, want = exported(logits), OPS[name](logits)
+        found, want = exported(**inputs), OPS[name](**inputs)
         ran = {key for key, count in warpdraw.launches().items() if count != before.get(key, 0)}
     assert all(key.startswith(by_default) for key in ran), ran
     for got, expected in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, want)), strict=True):

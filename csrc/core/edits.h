@@ -71,9 +71,9 @@ WD_HD inline Edits edits_of(const Parameters& in, std::int64_t row, std::int64_t
   e.dry_multiplier = in.dry_multiplier[row], e.dry_base = in.dry_base[row], e.dry_allowed = in.dry_allowed_length[row];
   e.ngram = in.no_repeat_ngram[row];
   e.breakers = row_of(in.dry_breakers, row);
-  e.valid = e.valid && e.least_output >= 0 && e.repetition > 0.0f && e.repetition <= kLargest && fabsf(e.frequency) <= kLargest &&
-            fabsf(e.presence) <= kLargest && e.dry_multiplier >= 0.0f && e.dry_multiplier <= kLargest && e.dry_base >= 1.0f &&
-            e.dry_base <= kLargest && e.dry_allowed >= 1 && e.ngram >= 0;
+  e.valid = e.valid && e.least_output >= 0 && e.repetition > 0.0f && e.repetition <= kLargest &&
+            fabsf(e.frequency) <= kLargest && fabsf(e.presence) <= kLargest && e.dry_multiplier >= 0.0f &&
+            e.dry_multiplier <= kLargest && e.dry_base >= 1.0f && e.dry_base <= kLargest && e.dry_allowed >= 1 && e.ngram >= 0;
   return e;
 }
 

@@ -208,8 +208,8 @@ struct VerifyOutputs {
     accepted(b) = std::int32_t(drafts_accepted), valid(b) = is_valid, bonus(b) = is_bonus;
     for (std::int64_t i = count; i < places; ++i) {
       set_token(b, i, -1, -1);
-      if (logprob) logprob.row(b)[i] = __builtin_nanf("");
-      if (raw_logprob) raw_logprob.row(b)[i] = __builtin_nanf("");
+      if (logprob) logprob.row(b)[i] = -HUGE_VALF;
+      if (raw_logprob) raw_logprob.row(b)[i] = -HUGE_VALF;
     }
   }
 };

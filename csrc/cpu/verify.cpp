@@ -3,7 +3,8 @@
 
 namespace warpdraw::WARPDRAW_ISA {
 
-void verify(Queue queue, const Drafts& drafts, const Parameters& parameters, const DraftedFrom& from, const Verdicts& verdicts) {
+void verify(Queue queue, const Drafts& drafts, const Parameters& parameters, const DraftedFrom& from,
+            const Verdicts& verdicts) {
   scalar::verify(queue, drafts, parameters, from, verdicts);
 }
 

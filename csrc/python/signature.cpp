@@ -180,9 +180,9 @@ std::string Signature::shape_text(const std::vector<Size>& sizes) const {
 
 std::string Signature::shape_text(const Parameter& parameter) const {
   const std::string text = shape_text(parameter.sizes);
-  return parameter.other_sizes.empty() ? text
-                                       : text + ", or " + shape_text(parameter.other_sizes) + " with " +
-                                             parameters_[parameter.partner].name + ",";
+  return parameter.other_sizes.empty()
+             ? text
+             : text + ", or " + shape_text(parameter.other_sizes) + " with " + parameters_[parameter.partner].name + ",";
 }
 
 // Notes what the call gives for each parameter.
@@ -337,8 +337,7 @@ void Signature::check_number(const Parameter& parameter, PyObject* value, const 
   out->number = number;
 }
 
-std::int64_t Signature::check_choice(const Parameter& parameter, const std::vector<std::string>& words,
-                                     PyObject* value) const {
+std::int64_t Signature::check_choice(const Parameter& parameter, const std::vector<std::string>& words, PyObject* value) const {
   if (PyUnicode_Check(value))
     for (std::size_t i = 0; i < words.size(); ++i)
       if (PyUnicode_CompareWithASCIIString(value, words[i].c_str()) == 0) return std::int64_t(i);

@@ -16,8 +16,8 @@ or exclude it, ``block(-first_child)``.
 
 Capital letters are sizes, bound on first sight; all but B are at least 1. A letter in the place of a type makes a size
 that the caller gives as a number. ``K+1`` is one more than K. ``vocab_size/32`` is a size of that many words of 32
-bits: enough for the parameter (0 is V), and for V at most. An output with ``?`` is made on request, or when its size was given. The native
-``Signature`` binds and checks calls by what is parsed here.
+bits: enough for the parameter (0 is V), and for V at most. An output with ``?`` is made on request, or when its size
+was given. The native ``Signature`` binds and checks calls by what is parsed here.
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ _DRAFTED_FROM = (
 )
 _METHODS = ("coupled", "rejection", "point_mass", "block", "greedy")
 _MOST_STEPS = 2**24
-NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def reference(
         each("accepted", torch.int32),
         each("valid", torch.bool),
         each("bonus", torch.bool),
-        padded("logprobs", NAN, torch.float32),
-        padded("raw_logprobs", NAN, torch.float32),
+        padded("logprobs", -torch.inf, torch.float32),
+        padded("raw_logprobs", -torch.inf, torch.float32),
         padded("nodes", -1, torch.int32),
     )
 
@@ -112,7 +111,8 @@ class _Request:
             return INVALID
         if _METHODS[self.method] == "block":
             return self.block()
-        tokens, nodes = [], [0]
+        tokens: list[int] = []
+        nodes = [0]
         while True:
             arguments = self.target(nodes[-1], tokens)
             p = _probabilities(arguments)
@@ -151,11 +151,14 @@ class _Request:
         return self.draw_rest(left, depth), None
 
     def block(self) -> Verified:
-        prefix, end, tokens, targets, drafted = [1.0], 0, [], [], []
+        prefix, end = [1.0], 0
+        tokens: list[int] = []
+        targets: list[Tensor | None] = []
+        drafted: list[Tensor | None] = []
+        zero = torch.zeros(self.call.target_logits.shape[-1], dtype=torch.float64)
         while True:
             count = len(tokens)
             targets.append(_probabilities(self.target(count, tokens)))
-            zero = torch.zeros(self.call.target_logits.shape[-1], dtype=torch.float64)
             p = zero if targets[-1] is None else targets[-1]
             u = self.uniform(count - 1, 0) if count else 1.0
             children = self.children(count)
@@ -170,15 +173,15 @@ class _Request:
             token = self.drafts[count]
             prefix.append(min(1.0, prefix[-1] * float(p[token] / q[token])) if q[token] > 0 else 0.0)
             tokens.append(token)
-        taken, p = tokens[:end], targets[end]
-        if p is None:
+        taken, last = tokens[:end], targets[end]
+        if last is None:
             return self.result(taken, list(range(end)), False, False)
         if end == len(tokens):
-            taken.append(self.draw(p, end))
+            taken.append(self.draw(last, end))
         else:
-            q = drafted[end]
-            left_of_p = p if q is None else (prefix[end] * p - q).clamp(min=0.0)
-            taken.append(self.draw_rest(left_of_p if left_of_p.sum() > 0 else p, end))
+            q_at_end = drafted[end]
+            rest = (prefix[end] * last - (zero if q_at_end is None else q_at_end)).clamp(min=0.0)
+            taken.append(self.draw_rest(rest if rest.sum() > 0 else last, end))
         return self.result(taken, list(range(end + 1)), True, end == len(tokens))
 
     # Noise
@@ -280,7 +283,8 @@ class _Request:
 
     def result(self, tokens: list[int], nodes: list[int], valid: bool, bonus: bool) -> Verified:
         accepted = len(tokens) - valid
-        logprobs, raw = [], []
+        logprobs: list[float] = []
+        raw: list[float] = []
         for place, (token, node) in enumerate(zip(tokens, nodes, strict=True)):
             p = _probabilities(self.target(node, tokens[:place]))
             plain = _probabilities(Arguments.of(self.row(self.call.target_logits, node)))

@@ -1,4 +1,4 @@
-"""The draw in eager PyTorch: the tile with the largest mass / E wins, then the token with the largest mass / E in it."""
+"""The draw in eager PyTorch: the tile with the largest mass / E, then the token with the largest mass / E in it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from .noise import exponentials
 TILE = 64
 
 
-def race(
-    weight: Tensor, seed: Tensor, position: Tensor, of_tiles: str = "tile", of_tokens: str = "token"
-) -> Tensor:
+def race(weight: Tensor, seed: Tensor, position: Tensor, of_tiles: str = "tile", of_tokens: str = "token") -> Tensor:
     """The winner of each row of weights [B, V], [B], by the noise of two streams."""
     B, V = weight.shape
     tiles = (V + TILE - 1) // TILE

@@ -78,7 +78,7 @@ def verify(*inputs: Any) -> tuple[Tensor, ...]:
         of a request is invalid if a tensor's entry is outside its range: a draft that is no token, a link that does not
         lead on or a node that two lead to, a method that needs draft logits without them. bonus [B]: whether the last
         token came after a last draft. logprob, raw_logprob [B, K+1]: of the tokens under the filtered and the raw
-        distribution of the target, NaN after them. nodes [B, K+1]: the node whose row of logits each token came from,
+        distribution of the target, -inf after them. nodes [B, K+1]: the node whose row of logits each token came from,
         so that nodes[:, 1:] are the accepted drafts.
 
     Raises:
