@@ -39,7 +39,7 @@ def test_every_backend_makes_the_same_sequences(backend, name):
     assert found[1:] == want[1:]
 
 
-def with_bug(name, **changes):
+def changed(name, **changes):
     return dataclasses.replace(GAMES[name], **changes)
 
 
@@ -70,7 +70,7 @@ def test_1_noise_is_not_shared_by_the_decisions_of_a_step():
 
 def test_2_block_verification_draws_anew_in_every_step():
     """Without the step in the counter, and without other noise for the drafts of each step, sequences are wrong."""
-    is_refused(with_bug("block", counts_steps=False), SEQUENCES)
+    is_refused(changed("block", counts_steps=False), SEQUENCES)
 
 
 def test_3_uniform_numbers_are_never_0_or_1(native):
@@ -86,7 +86,7 @@ def test_4_a_wrong_draft_distribution_shows():
         return warpdraw.verify(*args, **kwargs)
 
     for bug in (as_if_drawn_at_temperature_1, as_if_unfiltered):
-        is_refused(with_bug("rejection", verify=bug, drafted={"temperature": 1.6, "top_k": 3, "top_p": 0.9}))
+        is_refused(changed("rejection", verify=bug, drafted={"temperature": 1.6, "top_k": 3, "top_p": 0.9}))
 
 
 @pytest.mark.parametrize("missing", ["top_k", "temperature", "frequency_penalty"])
@@ -106,7 +106,7 @@ def test_5_every_row_has_every_processor(missing):
     def _narrow(kwargs):
         return {k: v[:, :1] if k == "draft_logits" else v for k, v in kwargs.items()}
 
-    is_refused(with_bug("coupled, penalties", verify=bug))
+    is_refused(changed("coupled, penalties", verify=bug))
 
 
 def test_6_the_bonus_row_has_every_processor(native):
@@ -196,10 +196,7 @@ def test_acceptance_is_what_theory_says():
 def test_trees_accept_more_than_chains():
     for name in ("coupled", "rejection"):
         shares = []
-        for game in (
-            dataclasses.replace(GAMES[name], parents=CHAIN[:2]),
-            dataclasses.replace(GAMES[name], parents=TREE),
-        ):
-            _, accepted, verified = play(game, 20_000)
+        for parents in (CHAIN[:2], TREE):
+            _, accepted, verified = play(changed(name, parents=parents), 20_000)
             shares.append(1 - accepted[0] / verified)
         assert shares[1] > shares[0] + 0.02, shares

@@ -11,14 +11,7 @@ import warpdraw
 
 RULES = {rule.__name__.removeprefix("check_"): rule for rule in verify_checks.RULES}
 SLOW = {"reference", "triton"}  # in Python: the smaller rules alone
-SMALL = (
-    "rare_uniforms",
-    "degenerate_residuals",
-    "invalid_requests",
-    "drafts_join_the_history",
-    "rows_of_masks",
-    "greedy",
-)
+SMALL = {"degenerate_residuals", "invalid_requests", "drafts_join_the_history", "rows_of_masks"}
 
 
 @pytest.mark.parametrize("backend", each(BACKENDS))
@@ -42,7 +35,7 @@ def test_the_reference_agrees_with_the_oracle():
         {"history": history, "repetition_penalty": 1.3, "frequency_penalty": 0.2},
     )  # fmt: skip
     tree = dict(zip(("first_child", "next_sibling"), (x.expand(8, -1) for x in links((0, 0, 1, 1))), strict=True))
-    for seed in range(6):
+    for seed in range(4):
         for method in METHODS:
             for number, params in enumerate(sets):
                 call = {

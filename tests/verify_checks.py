@@ -230,15 +230,16 @@ def random_call(B: int, K: int, vocab: int, seed: int, spread: float = 0.7) -> d
     generator = torch.Generator().manual_seed(seed)
     target = 2 * torch.randn(B, K + 1, vocab, generator=generator)
     draft = target[:, :K] + spread * torch.randn(B, K, vocab, generator=generator)
-    seeds, position = torch.arange(B) + 1000 * seed, torch.arange(B) * 100
-    drawn = [warpdraw.sample(draft[:, i], seed=seeds, position=position + i).tokens for i in range(K)]
-    return {
-        "draft_tokens": torch.stack(drawn, 1),
-        "target_logits": target,
-        "draft_logits": draft,
-        "seed": seeds,
-        "position": position,
-    }
+    call = {"target_logits": target, "draft_logits": draft}
+    call |= {"seed": torch.arange(B) + 1000 * seed, "position": torch.arange(B) * 100}
+    return {"draft_tokens": _drawn(call), **call}
+
+
+def _drawn(call: dict[str, Any], far: int = 0, **params: Any) -> Tensor:
+    """Drafts drawn from the draft rows of a call, under its seeds or others."""
+    rows, seed, at = call["draft_logits"], call["seed"] + far, call["position"]
+    each = [warpdraw.sample(rows[:, i], seed=seed, position=at + i, **params).tokens for i in range(rows.shape[1])]
+    return torch.stack(each, 1)
 
 
 def check_coupled_is_sample() -> None:
@@ -304,13 +305,7 @@ def check_certain_drafts() -> None:
     for method in ("coupled", "rejection", "block"):
         for params in ({}, {"temperature": 0.7, "top_k": 3}):
             given = dict(call)
-            drawn = [
-                warpdraw.sample(
-                    call["draft_logits"][:, i], seed=call["seed"], position=call["position"] + i, **params
-                ).tokens
-                for i in range(3)
-            ]
-            given |= {"draft_tokens": torch.stack(drawn, 1), **params}
+            given |= {"draft_tokens": _drawn(call, **params), **params}
             given |= {f"draft_{name}": value for name, value in params.items()}
             result = warpdraw.verify(**given, method=method)
             assert result.bonus.all(), f"{method}, {params}: {int((~result.bonus).sum())} of 2000 were rejected"
@@ -336,17 +331,16 @@ def check_padding() -> None:
     for method in METHODS:
         whole = warpdraw.verify(**call, method=method, nodes=True)
         for place in range(4):
-            drafts = call["draft_tokens"].clone()
-            drafts[:, place] = -1
-            padded = warpdraw.verify(**{**call, "draft_tokens": drafts}, method=method, nodes=True)
+            with_hole = call["draft_tokens"].clone()
+            with_hole[:, place] = -1
+            padded = warpdraw.verify(**{**call, "draft_tokens": with_hole}, method=method, nodes=True)
             assert padded.valid.all()
             assert (padded.accepted <= place).all()
             assert (padded.bonus == (padded.accepted == place)).all(), method
             if place:
-                fewer = {
-                    **call, "draft_tokens": call["draft_tokens"][:, :place].contiguous(),
-                    "target_logits": call["target_logits"][:, : place + 1], "draft_logits": call["draft_logits"][:, :place],
-                }  # fmt: skip
+                drafts, rows = call["draft_tokens"], call["target_logits"]
+                fewer = {**call, "draft_tokens": drafts[:, :place].contiguous(), "target_logits": rows[:, : place + 1]}
+                fewer["draft_logits"] = call["draft_logits"][:, :place]
                 shorter = warpdraw.verify(**fewer, method=method)
                 assert torch.equal(padded.tokens[:, : place + 1], shorter.tokens), method
             if method != "block":
@@ -440,11 +434,7 @@ def check_block_accepts_more() -> None:
     for K, more in ((1, False), (4, True)):
         call = random_call(20_000, K, 12, seed=12 + K, spread=1.0)
         call["target_logits"], call["draft_logits"] = call["target_logits"] / 2, call["draft_logits"] / 2
-        drawn = [
-            warpdraw.sample(call["draft_logits"][:, i], seed=call["seed"] + FAR, position=call["position"] + i).tokens
-            for i in range(K)
-        ]
-        call["draft_tokens"] = torch.stack(drawn, 1)
+        call["draft_tokens"] = _drawn(call, FAR)
         block, chain = (warpdraw.verify(**call, method=method).accepted.float() for method in ("block", "rejection"))
         if more:
             assert block.mean() > chain.mean() + 0.02, f"{block.mean():.3f} against {chain.mean():.3f}"
@@ -462,31 +452,22 @@ EQUAL = ((771, 6.626059532165527), (7276, 6.909678936004639), (8561, 6.635117053
 def check_rare_uniforms() -> None:
     """A uniform number is never 0 or 1, and a draft is accepted below its probability, not at it."""
 
-    def accepts(position: int, target: list[float], draft: list[float], **params: Any) -> bool:
-        rows = torch.tensor([[target, target]])
-        result = warpdraw.verify(
-            torch.ones(1, 1, dtype=torch.int64),
-            rows,
-            torch.tensor([[draft]]),
-            "rejection",
-            seed=1,
-            position=position,
-            **params,
-        )
+    def accepts(position: int, target: list[float], **params: Any) -> bool:
+        """Whether the second of two tokens is accepted as a draft."""
+        rows, drafted = torch.tensor([[target, target]]), torch.tensor([[[0.0, 1.0]]])
+        draft = torch.ones(1, 1, dtype=torch.int64)
+        result = warpdraw.verify(draft, rows, drafted, "rejection", seed=1, position=position, **params)
         return bool(result.accepted.item())
 
     for position in NEARLY_1:
-        assert accepts(position, [0.0, 1.0], [0.0, 1.0]), f"position {position}: p = q was rejected"
+        assert accepts(position, [0.0, 1.0]), f"position {position}: p = q was rejected"
     for position in NEARLY_0:
-        assert not accepts(position, [0.0, -torch.inf], [0.0, 1.0]), f"position {position}: p = 0 was accepted"
+        assert not accepts(position, [0.0, -torch.inf]), f"position {position}: p = 0 was accepted"
+    certain = {"draft_temperature": 0.0}
     for position, z in EQUAL:
         likelier = torch.nextafter(torch.tensor(-z), torch.tensor(0.0)).item()
-        assert not accepts(position, [0.0, -z], [0.0, 1.0], draft_temperature=0.0), (
-            f"position {position}: p = u q was accepted"
-        )
-        assert accepts(position, [0.0, likelier], [0.0, 1.0], draft_temperature=0.0), (
-            f"position {position}: no turning point"
-        )
+        assert not accepts(position, [0.0, -z], **certain), f"position {position}: p = u q was accepted"
+        assert accepts(position, [0.0, likelier], **certain), f"position {position}: not where it turns"
 
 
 RULES = (
