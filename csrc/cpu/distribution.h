@@ -4,6 +4,18 @@
 
 namespace warpdraw::WARPDRAW_ISA {
 
+// A row that will be read next, so that memory may fetch it while there is still something to compute.
+struct NextRow {
+  const void* logits = nullptr;
+  std::int64_t bytes_of_tile = 0;
+
+  WD_MEMBER void fetch(std::int64_t tile) const {
+    if (!logits) return;
+    const char* begin = static_cast<const char*>(logits) + tile * bytes_of_tile;
+    for (std::int64_t at = 0; at < bytes_of_tile; at += 64) __builtin_prefetch(begin + at, 0, 2);
+  }
+};
+
 // It lasts as long as the room that its row was read into is not used again.
 class Distribution {
  public:
@@ -20,6 +32,7 @@ class Distribution {
   std::int64_t tiles() const { return tiles_; }
   const float* maxima() const { return maxima_; }
   const Interval& keeps() const { return keeps_; }
+  bool keeps_all_candidates() const { return all_; }
   float highest() const { return highest_; }
   float scale() const { return scale_; }
 
@@ -31,15 +44,30 @@ class Distribution {
   }
 
   // The mass of what is kept; 0 if that is nothing. Summed when it is first asked for.
-  std::uint64_t total() {
-    if (!total_ && !empty_) total_ = with([&](const auto& row) { return mass_kept(row, highest_, scale_, keeps_); });
-    return total_;
+  std::uint64_t total(NextRow next = {}) {
+    if (total_ || empty_) return total_;
+    return total_ = with([&](const auto& row) {
+             if (!all_) return mass_kept(row, highest_, scale_, keeps_);
+             return mass_of_all(row, highest_, scale_, [&](std::int64_t tile, const Tile&) { next.fetch(tile); });
+           });
+  }
+
+  // No more than the total, and quick: the largest token of each tile, if every candidate is kept.
+  std::uint64_t least_total() {
+    if (total_ || !all_) return total();
+    MassSum sum;
+    for (std::int64_t tile = 0; tile < tiles_; tile += kLanes)
+      sum.add(weights((load(maxima_ + tile) - highest_) * scale_, kMassScale));
+    return sum.total();
   }
 
   // The weights of a tile, 0 where nothing is kept.
   Tile weights_of_tile(std::int64_t tile) const {
     if (empty_ || tile >= tiles_ || !(maxima_[tile] >= keeps_.last.x)) return {};
-    return with([&](const auto& row) { return kept_weights(row.read(tile), tile, highest_, scale_, keeps_); });
+    Tile x = with([&](const auto& row) { return row.read(tile); });
+    if (!all_) return kept_weights(x, tile, highest_, scale_, keeps_);
+    for (Floats& v : x.x) v = weights((v - highest_) * scale_);
+    return x;
   }
   float weight_of(std::int64_t token) const {
     if (empty_ || token >= vocab_) return 0.0f;
@@ -54,7 +82,7 @@ class Distribution {
     maxima_ = row.maxima, x_max_ = row.x_max, overlay_ = row.overlay;
     empty_ = !(row.x_max >= -kLargest);
     if (empty_) return;
-    keeps_ = select(row, filter, candidates);
+    keeps_ = select(row, filter, candidates), all_ = keeps_all(keeps_);
     highest_ = highest_kept(row, keeps_), scale_ = filter.scale, certain_ = filter.greedy();
   }
   float logit(std::int64_t token) const {
@@ -67,7 +95,7 @@ class Distribution {
   const float* maxima_ = nullptr;
   const Overlay* overlay_ = nullptr;
   float x_max_ = 0.0f, highest_ = 0.0f, scale_ = 0.0f;
-  bool empty_ = true, certain_ = false;
+  bool empty_ = true, certain_ = false, all_ = false;  // all_: every candidate is kept
   Interval keeps_{};
   std::uint64_t total_ = 0;
 };

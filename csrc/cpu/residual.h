@@ -39,7 +39,7 @@ class Residual {
       for (const Floats v : left_of_tile(tile).x) sum.add(v * kMassScale);
     };
     target_.with([&](const auto& row) {
-      if (!keeps_all(target_.keeps())) {
+      if (!target_.keeps_all_candidates()) {
         MassSum sum;
         row.for_tiles_reaching(target_.keeps().last.x, [&](std::int64_t tile) { add(tile, sum); });
         total = sum.total();

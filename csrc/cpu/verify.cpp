@@ -61,9 +61,11 @@ class Request {
   Outcome reject(Distribution& target, std::int64_t node, std::int64_t depth) {
     std::int64_t draft = call_.tree.first(b_, node);
     if (draft == DraftTree::kNone) return {draw(target, depth)};
+    const std::uint64_t target_total = target.total(next_row(drafts_.draft_logits, 0, node));
     Distribution drafted = draft_row(node);
-    std::uint64_t total = drafted.total();
-    Residual residual(target, probability_unit(target.total()), drafted, call_.siblings, space_.refused);
+    Residual residual(target, probability_unit(target_total), drafted, call_.siblings, space_.refused);
+    if (surely_accepts(drafted, draft, residual, depth)) return {call_.tree.token(b_, draft), draft};
+    std::uint64_t total = drafted.total(next_row(drafts_.target_logits, call_.first_row(b_), draft));
     float scale = 1.0f;
     for (std::uint32_t tried = 0; draft != DraftTree::kNone && scale > 0.0f; ++tried) {
       const std::int64_t token = call_.tree.token(b_, draft);
@@ -75,6 +77,14 @@ class Request {
       if (draft != DraftTree::kNone) scale = residual_scale(residual.mass());  // else it decides nothing
     }
     return {residual.draw(call_.noise(b_, depth), space_.race)};
+  }
+
+  // Whether a node's first draft passes its test whatever the draft distribution's total is, which takes a pass to know.
+  bool surely_accepts(Distribution& drafted, std::int64_t draft, const Residual& residual, std::int64_t depth) const {
+    const std::int64_t token = call_.tree.token(b_, draft);
+    const float weight_q = drafted.weight_of(token), most = weight_q * residual_scale(drafted.least_total());
+    const bool drawable = weight_q * probability_unit(std::uint64_t(call_.vocab) << 40) > 0.0f;
+    return drawable && accepts(call_.accept_bits(b_, depth, 0), most, residual.left(token));
   }
 
   // Every node is visited before it is known how many drafts stand; each that may be the last draws its token at once.
@@ -96,9 +106,10 @@ class Request {
         if (!count || fills_block(bits, prefix)) ends_here(target.empty() ? -1 : draw(target, count));
         break;
       }
+      const float unit_p = residual_scale(target.total(next_row(drafts_.draft_logits, 0, count)));
       Distribution drafted = draft_row(count);
+      const float unit_q = residual_scale(drafted.total(next_row(drafts_.target_logits, call_.first_row(b_), draft)));
       const std::int64_t token = call_.tree.token(b_, draft);
-      const float unit_p = residual_scale(target.total()), unit_q = residual_scale(drafted.total());
       Residual residual(target, unit_p * float(prefix), drafted, call_.siblings, space_.refused);
       residual.refuse({1.0f, unit_q}, token);
       if (!count || ends_block(bits, prefix, prefix >= 1.0 ? 0 : residual.mass()))
@@ -137,6 +148,9 @@ class Request {
   const void* row_of(const Tensor& rows, std::int64_t first, std::int64_t node) const {
     return with_float(rows.dtype,
                       [&]<typename T>() -> const void* { return Rows<const T>(rows).of(b_, first, node); });
+  }
+  NextRow next_row(const Tensor& rows, std::int64_t first, std::int64_t node) const {
+    return {row_of(rows, first, node), kTile * (rows.dtype == DType::f32 ? 4 : 2)};
   }
   // With the restrictions and penalties of the node, whose drafts are the end of the history.
   Distribution target_row(std::int64_t node, std::int64_t depth) {
