@@ -63,11 +63,15 @@ class Distribution {
 
   // The weights of a tile, 0 where nothing is kept.
   Tile weights_of_tile(std::int64_t tile) const {
+    return with([&](const auto& row) { return weights_of_tile(row, tile); });
+  }
+  template <typename T> WD_MEMBER Tile weights_of_tile(const Row<T>& row, std::int64_t tile) const {
     if (empty_ || tile >= tiles_ || !(maxima_[tile] >= keeps_.last.x)) return {};
-    Tile x = with([&](const auto& row) { return row.read(tile); });
+    const Tile x = row.read(tile);
     if (!all_) return kept_weights(x, tile, highest_, scale_, keeps_);
-    for (Floats& v : x.x) v = weights((v - highest_) * scale_);
-    return x;
+    Tile w;
+    for (int i = 0; i < kVectors; ++i) w.x[i] = weights((x.x[i] - highest_) * scale_);
+    return w;
   }
   float weight_of(std::int64_t token) const {
     if (empty_ || token >= vocab_) return 0.0f;

@@ -35,21 +35,15 @@ class Residual {
   std::uint64_t mass() const {
     if (target_.empty()) return 0;
     std::atomic<std::uint64_t> total{0};
-    const auto add = [&](std::int64_t tile, MassSum& sum) {
-      for (const Floats v : left_of_tile(tile).x) sum.add(v * kMassScale);
-    };
     target_.with([&](const auto& row) {
-      if (!target_.keeps_all_candidates()) {
-        MassSum sum;
-        row.for_tiles_reaching(target_.keeps().last.x, [&](std::int64_t tile) { add(tile, sum); });
-        total = sum.total();
-        return;
-      }
-      row.in_parts([&](std::int64_t begin, std::int64_t end) {
-        MassSum sum;
-        for (std::int64_t tile = begin; tile < end; ++tile) add(tile, sum);
-        total.fetch_add(sum.total(), std::memory_order_relaxed);
-      });
+      const auto add = [&](std::int64_t begin, std::int64_t end) {
+        total.fetch_add(drafted_.with([&](const auto& drafted) { return mass_between(row, drafted, begin, end); }),
+                        std::memory_order_relaxed);
+      };
+      if (target_.keeps_all_candidates())
+        row.in_parts(add);
+      else
+        add(0, row.tiles);
     });
     return total.load(std::memory_order_relaxed);
   }
@@ -70,11 +64,22 @@ class Residual {
     return drafted_.weight_of(token);
   }
 
+  template <typename T, typename D>
+  std::uint64_t mass_between(const Row<T>& row, const Row<D>& drafted, std::int64_t begin, std::int64_t end) const {
+    MassSum sum;
+    row.for_tiles_reaching(target_.keeps().last.x, begin, end, [&](std::int64_t tile) {
+      const Tile left = left_of_tile(target_.weights_of_tile(row, tile), drafted_.weights_of_tile(drafted, tile), tile);
+      for (const Floats v : left.x) sum.add(v * kMassScale);
+    });
+    return sum.total();
+  }
+
   Tile left_of_tile(std::int64_t tile) const {
-    Tile p = target_.weights_of_tile(tile);
+    return left_of_tile(target_.weights_of_tile(tile), refused_.empty() ? Tile{} : drafted_.weights_of_tile(tile), tile);
+  }
+  // From the weights of the two distributions.
+  WD_MEMBER Tile left_of_tile(Tile p, Tile q, std::int64_t tile) const {
     for (Floats& v : p.x) v *= unit_p_;
-    if (refused_.empty()) return p;
-    Tile q = drafted_.weights_of_tile(tile);
     for (const Refused& refused : refused_) {
       for (int i = 0; i < kVectors; ++i)
         p.x[i] = max(p.x[i] * refused.taken.scale - q.x[i] * refused.taken.unit_q, floats(0.0f));

@@ -146,8 +146,7 @@ class Request {
   }
 
   const void* row_of(const Tensor& rows, std::int64_t first, std::int64_t node) const {
-    return with_float(rows.dtype,
-                      [&]<typename T>() -> const void* { return Rows<const T>(rows).of(b_, first, node); });
+    return with_float(rows.dtype, [&]<typename T>() -> const void* { return Rows<const T>(rows).of(b_, first, node); });
   }
   NextRow next_row(const Tensor& rows, std::int64_t first, std::int64_t node) const {
     return {row_of(rows, first, node), kTile * (rows.dtype == DType::f32 ? 4 : 2)};
@@ -157,14 +156,21 @@ class Request {
     Edits edits = edits_;
     if (call_.parameters.bitmask) edits.bitmask.data = call_.parameters.bitmask.of(b_, call_.first_row(b_), node);
     if (call_.parameters.history) edits.set_history({space_.history.data(), edits_.history.size + depth});
-    return {drafts_.target_logits.dtype, row_of(drafts_.target_logits, call_.first_row(b_), node), edits,
-            call_.target_filter(b_, depth), space_.target, space_.candidates};
+    return {drafts_.target_logits.dtype,
+            row_of(drafts_.target_logits, call_.first_row(b_), node),
+            edits,
+            call_.target_filter(b_, depth),
+            space_.target,
+            space_.candidates};
   }
   Distribution draft_row(std::int64_t node) {
+    return whole_row(drafts_.draft_logits, 0, node, call_.draft_filter(b_), space_.drafted);
+  }
+  // As it is in memory.
+  Distribution whole_row(const Tensor& rows, std::int64_t first, std::int64_t node, const Filter& filter, RowSpace& space) {
     Edits none{};
     none.vocab = call_.vocab;
-    return {drafts_.draft_logits.dtype, row_of(drafts_.draft_logits, 0, node), none, call_.draft_filter(b_), space_.drafted,
-            space_.candidates};
+    return {rows.dtype, row_of(rows, first, node), none, filter, space, space_.candidates};
   }
 
   void report(std::int64_t place, std::int64_t token, std::int64_t node, Distribution& target) {
@@ -173,15 +179,8 @@ class Request {
     if (out_.raw_logprob) out_.raw_logprob.row(b_)[place] = raw_log_probability(node, token);
   }
   float raw_log_probability(std::int64_t node, std::int64_t token) {
-    float result = 0.0f;
-    with_float(drafts_.target_logits.dtype, [&]<typename T>() {
-      const T* logits = static_cast<const T*>(row_of(drafts_.target_logits, call_.first_row(b_), node));
-      with_row(logits, call_.vocab, space_.raw, [&](const auto& row) {
-        const float t = exponent(row.logit(std::uint32_t(token)), row.x_max, kLog2E);
-        result = log_probability(t, mass_of_all(row, row.x_max, kLog2E));
-      });
-    });
-    return result;
+    const Filter none = make_filter(1.0f, 0, 1.0f, 0.0f, Order::vllm);
+    return whole_row(drafts_.target_logits, call_.first_row(b_), node, none, space_.raw).log_probability_of(token);
   }
 
   const VerifyCall& call_;
