@@ -24,15 +24,12 @@ template <typename Visit> WD_INLINE void for_noise(const Noise& noise, Stream st
   for (int i = 0; i < 4; ++i) visit(i * kLanes, exponentials(run.word[i]));
 }
 
-template <typename T> std::uint32_t race_tokens(const Row<T>& row, std::int64_t tile, float highest, float scale,
-                                                const Interval& keeps, const Noise& noise) {
-  alignas(64) float w[kTile];
-  const Tile weights_kept = kept_weights(row.read(tile), tile, highest, scale, keeps);
-  memcpy(w, &weights_kept, sizeof w);
+// The token that wins in a tile, from the weights of its tokens.
+inline std::uint32_t race_tokens(const float (&w)[kTile], std::int64_t tile, const Noise& noise, Stream stream) {
   float best = 0.0f;
   int winner = 0;
   for (int begin = 0; begin < kTile; begin += 4 * kLanes)
-    for_noise(noise, Stream::token, std::uint32_t(tile * kTile + begin), [&](int at, Floats e) {
+    for_noise(noise, stream, std::uint32_t(tile * kTile + begin), [&](int at, Floats e) {
       const Floats keys = keys_of(masses(load(w + begin + at)), e);
       const float largest_key = largest(keys);
       if (largest_key > best) best = largest_key, winner = begin + at + __builtin_ctz(equal(keys, floats(best)));
@@ -109,7 +106,10 @@ std::uint32_t race(const Row<T>& row, float highest, float scale, const Interval
       if (key > best) best = key, winner = tile;
     }
   }
-  return race_tokens(row, winner, highest, scale, keeps, noise);
+  alignas(64) float w[kTile];
+  const Tile kept = kept_weights(row.read(winner), winner, highest, scale, keeps);
+  memcpy(w, &kept, sizeof w);
+  return race_tokens(w, winner, noise, Stream::token);
 }
 
 }  // namespace warpdraw::WARPDRAW_ISA
