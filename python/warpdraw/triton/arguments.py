@@ -41,6 +41,24 @@ class Table(NamedTuple):
     size: Any
 
 
+class Nodes(NamedTuple):
+    """A tensor [B, rows, size]: `outer` apart are those of two requests, `stride` apart two rows of one."""
+
+    data: Any
+    outer: Any
+    stride: Any
+    size: Any
+
+
+class Place(NamedTuple):
+    """Which row a program is about: a request's only one, or that of one of its nodes."""
+
+    request: Any  # whose parameters it has
+    slot: Any  # whose room and history
+    row: Any  # among those of its request
+    depth: Any  # how many tokens of the request come before, beside its history
+
+
 def names_of(name: str, specs: Sequence[Spec]) -> Any:
     """A type of named tuple with a field for each input or output of a contract, and a None at its end.
 
@@ -53,13 +71,15 @@ def names_of(name: str, specs: Sequence[Spec]) -> Any:
 Inputs = names_of("Inputs", SPECS[1:])
 
 
-def rows_of(tensor: Tensor | None) -> PerRow | Table | None:
+def rows_of(tensor: Tensor | None) -> PerRow | Table | Nodes | None:
     if tensor is None:
         return None
+    if tensor.dim() == 3:
+        return Nodes(tensor, tensor.stride(0), tensor.stride(1), tensor.shape[2])
     return PerRow(tensor, tensor.stride(0)) if tensor.dim() == 1 else Table(tensor, tensor.stride(0), tensor.shape[1])
 
 
-def argument(spec: Spec, value: Any) -> PerRow | Table | Number | None:
+def argument(spec: Spec, value: Any) -> PerRow | Table | Nodes | Number | None:
     if value is None or isinstance(value, Tensor):
         return rows_of(value)
     return None if isinstance(spec, TensorSpec) and value == spec.default else Number(value)
@@ -77,14 +97,30 @@ def named(contract: Contract, bound: Sequence[Any]) -> dict[str, Any]:
 
 
 @triton.jit
-def of_row(parameter, row, default: tl.constexpr, dtype: tl.constexpr):
+def only_row(request):
+    """The place of a request that has one row."""
+    nothing = tl.full([], 0, tl.int32)
+    return Place(request, request, nothing, nothing)
+
+
+@triton.jit
+def pointer_of(table, at):
+    """Where a row of a tensor begins."""
+    if len(table) == 3:
+        return table.data + at.request * table.stride
+    else:
+        return table.data + at.request * table.outer + at.row.to(tl.int64) * table.stride
+
+
+@triton.jit
+def of_row(parameter, at, default: tl.constexpr, dtype: tl.constexpr):
     """A row's value of a parameter."""
     if parameter is None:
         return tl.full([], default, dtype)
     elif len(parameter) == 1:
         return tl.full([], parameter.value, dtype)
     else:
-        return tl.load(parameter.data + row * parameter.stride).to(dtype)
+        return tl.load(parameter.data + at.request * parameter.stride).to(dtype)
 
 
 @triton.jit

@@ -13,6 +13,8 @@ LN2 = tl.constexpr(0.6931471824645996)
 LARGEST = tl.constexpr(3.4028234663852886e38)
 MASS_SCALE = tl.constexpr(1099511627776.0)
 STREAM_TILE, STREAM_TOKEN, STREAM_XTC = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+STREAM_ACCEPT, STREAM_RESIDUAL_TILE, STREAM_RESIDUAL_TOKEN = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5)
+STREAM_BITS = tl.constexpr(8)  # of the last word of a counter; the step has the others
 
 
 @triton.jit
@@ -154,6 +156,12 @@ def noise_bits(seed, position, stream, index):
 def noise(seed, position, stream, index):
     """A standard exponential for each index."""
     return exponential(noise_bits(seed, position, stream, index))
+
+
+@triton.jit
+def uniform(r):
+    """(r + 1/2) / 2^32 as float64, never 0 or 1."""
+    return (r.to(tl.float64) + 0.5) * 2.3283064365386963e-10
 
 
 @triton.jit

@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 
 from . import arithmetic as n
-from .arguments import of_row
-from .edits import LIST, History, any_of, counts_tokens, history_of, items_of, row_of, size_of, stops_are_banned
+from .arguments import of_row, pointer_of
+from .edits import LIST, History, any_of, counts_tokens, history_of, items_of, size_of, stops_are_banned
 from .overlay import FIELDS, Overlay, bit_of, load_logit, overlay_of, place_of, popcount, store_logit
 
 NEVER = tl.constexpr(2147483647)
@@ -30,18 +30,18 @@ class Part(NamedTuple):
 
 
 @triton.jit
-def build(inputs, row, V, vocab, logits, room, first, CHUNK: tl.constexpr):
+def build(inputs, at, V, vocab, logits, room, first, CHUNK: tl.constexpr):
     """The part for CHUNK tiles from `first` on. The lists and parameters may be anything: the memory is safe."""
-    overlay = overlay_of(inputs, row, V, room)
+    overlay = overlay_of(inputs, at, V, room)
     most = size_of(inputs.bias_ids) + size_of(inputs.banned_ids) + size_of(inputs.stop_ids) + size_of(inputs.history)
     begin = first * 64
     part = Part(begin, tl.minimum(begin + CHUNK * 64, vocab), overlay, most)
     word = first * 2 + tl.arange(0, CHUNK * 2)
     exists = word < (V + 63) // 64 * 2
     if inputs.allowed_ids is not None:
-        restrict(inputs, row, part, word, exists)
+        restrict(inputs, at, part, word, exists)
     if overlay.edited.dtype.is_ptr():
-        edit(inputs, row, part, word, exists, logits)
+        edit(inputs, at, part, word, exists, logits)
 
 
 @triton.jit
@@ -55,9 +55,9 @@ def set_bit(words, id, mask):
 
 
 @triton.jit
-def restrict(inputs, row, part, word, exists):
+def restrict(inputs, at, part, word, exists):
     """Allows what the list and the bitmask do. A list without an id allows all."""
-    ids = row_of(inputs.allowed_ids, row)
+    ids = pointer_of(inputs.allowed_ids, at)
     size = inputs.allowed_ids.size
     restricted = tl.zeros([LIST], tl.int1)
     for start in range(0, size, LIST):
@@ -71,26 +71,26 @@ def restrict(inputs, row, part, word, exists):
         set_bit(part.overlay.allowed, id, is_mine(part, id))
     tl.debug_barrier()
     if inputs.bitmask is not None:
-        bits = tl.load(row_of(inputs.bitmask, row) + word, mask=exists & (word < inputs.bitmask.size), other=0)
+        bits = tl.load(pointer_of(inputs.bitmask, at) + word, mask=exists & (word < inputs.bitmask.size), other=0)
         tl.store(allowed, bits & tl.load(allowed, mask=exists, other=0), mask=exists)
         tl.debug_barrier()
 
 
 @triton.jit
-def edit(inputs, row, part, word, exists, logits):
+def edit(inputs, at, part, word, exists, logits):
     tl.store(part.overlay.edited + word, 0, mask=exists)
     tl.debug_barrier()
     # Parts have disjoint places: no more tokens can be before this one's than the lists name.
     base = tl.full([], 0, tl.int32)
     if inputs.bias_ids is not None:
-        base += mark(part, row_of(inputs.bias_ids, row), inputs.bias_ids.size)
+        base += mark(part, pointer_of(inputs.bias_ids, at), inputs.bias_ids.size)
     if inputs.banned_ids is not None:
-        base += mark(part, row_of(inputs.banned_ids, row), inputs.banned_ids.size)
+        base += mark(part, pointer_of(inputs.banned_ids, at), inputs.banned_ids.size)
     if inputs.stop_ids is not None:
-        stops = tl.where(stops_are_banned(inputs, row), inputs.stop_ids.size, 0)
-        base += mark(part, row_of(inputs.stop_ids, row), stops)
+        stops = tl.where(stops_are_banned(inputs, at), inputs.stop_ids.size, 0)
+        base += mark(part, pointer_of(inputs.stop_ids, at), stops)
     if inputs.history is not None:
-        history = history_of(inputs, row)
+        history = history_of(inputs, at)
         base += mark(part, history.data, history.size)
     tl.debug_barrier()
     counts = popcount(tl.load(part.overlay.edited + word, mask=exists, other=0))
@@ -100,15 +100,15 @@ def edit(inputs, row, part, word, exists, logits):
     if end > base:
         start_entries(part, base, end, logits)
         if inputs.bias_ids is not None:
-            add_biases(part, row_of(inputs.bias_ids, row), row_of(inputs.bias, row), inputs.bias_ids.size)
+            add_biases(part, pointer_of(inputs.bias_ids, at), pointer_of(inputs.bias, at), inputs.bias_ids.size)
         if inputs.history is not None:
-            read_history(inputs, row, part, history)
+            read_history(inputs, at, part, history)
         if inputs.banned_ids is not None:
-            ban(part, row_of(inputs.banned_ids, row), inputs.banned_ids.size)
+            ban(part, pointer_of(inputs.banned_ids, at), inputs.banned_ids.size)
         if inputs.stop_ids is not None:
-            ban(part, row_of(inputs.stop_ids, row), stops)
+            ban(part, pointer_of(inputs.stop_ids, at), stops)
         tl.debug_barrier()
-        finish_entries(inputs, row, part, base, end)
+        finish_entries(inputs, at, part, base, end)
     tl.debug_barrier()
 
 
@@ -184,14 +184,14 @@ def add_biases(part, ids, biases, size):
 
 
 @triton.jit
-def read_history(inputs, row, part, history):
-    if counts_tokens(inputs, row):
-        count_tokens(part, history, of_row(inputs.prompt_length, row, 0, tl.int32))
+def read_history(inputs, at, part, history):
+    if counts_tokens(inputs, at):
+        count_tokens(part, history, of_row(inputs.prompt_length, at, 0, tl.int32))
     if inputs.dry_multiplier is not None:
-        copies = of_row(inputs.dry_multiplier, row, 0.0, tl.float32) > 0.0
-        find_copies(part, History(history.data, tl.where(copies, history.size, 0)), inputs.dry_breakers, row)
+        copies = of_row(inputs.dry_multiplier, at, 0.0, tl.float32) > 0.0
+        find_copies(part, History(history.data, tl.where(copies, history.size, 0)), inputs.dry_breakers, at)
     if inputs.no_repeat_ngram is not None:
-        ngram = of_row(inputs.no_repeat_ngram, row, 0, tl.int32)
+        ngram = of_row(inputs.no_repeat_ngram, at, 0, tl.int32)
         if ngram > 0:
             ban_ngrams(part, history, ngram - 1)
 
@@ -219,27 +219,27 @@ def matches(history, j, most, going):
 
 
 @triton.jit
-def is_none_of(id, table, row):
+def is_none_of(id, table, at):
     other = id == id
     for i in range(0, size_of(table)):
-        other &= id != tl.load(row_of(table, row) + i)
+        other &= id != tl.load(pointer_of(table, at) + i)
     return other
 
 
 @triton.jit
-def find_copies(part, history, breakers, row):
+def find_copies(part, history, breakers, at):
     """How much of the history's end stands before a token, at most; a breaker ends that."""
     limit = history.size
     if breakers is not None:
         last = tl.zeros([LIST], tl.int32)  # the place of a breaker, from 1
         for start in range(0, history.size, LIST):
             i, id = items_of(history.data, start, history.size)
-            last = tl.where((i >= history.size) | is_none_of(id, breakers, row), last, i + 1)
+            last = tl.where((i >= history.size) | is_none_of(id, breakers, at), last, i + 1)
         limit -= tl.max(last, 0)
     for start in range(1, history.size, LIST):
         i, mine, place = mine_of(part, history.data, start, history.size)
         if breakers is not None:
-            mine &= is_none_of(tl.load(history.data + i, mask=mine, other=-1), breakers, row)
+            mine &= is_none_of(tl.load(history.data + i, mask=mine, other=-1), breakers, at)
         tl.atomic_max(field(part, COPIED) + place, matches(history, i - 1, limit, mine), mask=mine, sem="relaxed")
 
 
@@ -276,19 +276,19 @@ def dry_penalty(multiplier, base, extra):
 
 
 @triton.jit
-def finish_entries(inputs, row, part, base, end):
-    repetition = of_row(inputs.repetition_penalty, row, 1.0, tl.float32)
-    frequency = of_row(inputs.frequency_penalty, row, 0.0, tl.float32)
-    presence = of_row(inputs.presence_penalty, row, 0.0, tl.float32)
-    multiplier = of_row(inputs.dry_multiplier, row, 0.0, tl.float32)
-    dry_base = of_row(inputs.dry_base, row, 1.75, tl.float32)
-    dry_allowed = tl.maximum(of_row(inputs.dry_allowed_length, row, 2, tl.int32), 1)
+def finish_entries(inputs, at, part, base, end):
+    repetition = of_row(inputs.repetition_penalty, at, 1.0, tl.float32)
+    frequency = of_row(inputs.frequency_penalty, at, 0.0, tl.float32)
+    presence = of_row(inputs.presence_penalty, at, 0.0, tl.float32)
+    multiplier = of_row(inputs.dry_multiplier, at, 0.0, tl.float32)
+    dry_base = of_row(inputs.dry_base, at, 1.75, tl.float32)
+    dry_allowed = tl.maximum(of_row(inputs.dry_allowed_length, at, 2, tl.int32), 1)
     for start in range(base, end, LIST):
         place = start + tl.arange(0, LIST)
         exists = place < end
         x = load_logit(part.overlay, place, exists)
         if inputs.history is not None:
-            if counts_tokens(inputs, row):
+            if counts_tokens(inputs, at):
                 in_history = tl.load(field(part, IN_HISTORY) + place, mask=exists, other=0) > 0
                 repeated = tl.where(x > 0.0, tl.div_rn(x, n.constant(repetition, x)), x * repetition)
                 x = tl.where(in_history, repeated, x)

@@ -20,9 +20,10 @@ from .sums import highest_kept, mass_kept
 
 @triton.jit
 def filter_kernel(logits, inputs, out, rooms, ORDER: tl.constexpr, PROBABILITIES: tl.constexpr):
-    b, flt, row, valid = begin(logits, inputs, rooms)
+    at, flt, row, valid = begin(logits, inputs, rooms)
+    b = at.request
     if valid:
-        interval, scale, _ = chain(row, inputs, flt, b, ORDER)
+        interval, scale, _ = chain(row, inputs, flt, at, ORDER)
         if PROBABILITIES:
             highest = highest_kept(row, interval)
             total = mass_kept(row, highest, scale, interval)

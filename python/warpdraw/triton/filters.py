@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from . import arithmetic as n
-from .arguments import of_row
+from .arguments import of_row, only_row
 from .edits import is_valid, within
 from .rows import (
     CHUNK,
@@ -24,7 +24,7 @@ from .rows import (
     list_tiles,
     narrow,
     read_listed,
-    row_of,
+    row_at,
 )
 from .select import Selection, crossing, cut, keep_first, key_at, ranked, weighing
 from .sums import (
@@ -68,34 +68,34 @@ def step_at(order: tl.constexpr, i: tl.constexpr):
 
 
 @triton.jit
-def filter_of(inputs, b):
-    t = of_row(inputs.temperature, b, 1.0, tl.float32)
-    k = of_row(inputs.top_k, b, 0, tl.int64)
+def filter_of(inputs, at):
+    t = of_row(inputs.temperature, at, 1.0, tl.float32)
+    k = of_row(inputs.top_k, at, 0, tl.int64)
     valid = within(t, 0.0, n.LARGEST) & (k >= 0)
-    valid &= within(of_row(inputs.top_p, b, 1.0, tl.float32), 0.0, 1.0)
-    valid &= within(of_row(inputs.min_p, b, 0.0, tl.float32), 0.0, 1.0)
-    valid &= within(of_row(inputs.typical_p, b, 1.0, tl.float32), 0.0, 1.0)
-    valid &= within(of_row(inputs.epsilon, b, 0.0, tl.float32), 0.0, 1.0)
-    valid &= within(of_row(inputs.eta, b, 0.0, tl.float32), 0.0, 1.0)
-    valid &= within(of_row(inputs.xtc_probability, b, 0.0, tl.float32), 0.0, 1.0)
-    valid &= within(of_row(inputs.xtc_threshold, b, 0.1, tl.float32), 0.0, 1.0)
-    valid &= within(of_row(inputs.top_n_sigma, b, 0.0, tl.float32), 0.0, n.LARGEST)
-    valid &= within(of_row(inputs.dynatemp_range, b, 0.0, tl.float32), 0.0, n.LARGEST)
-    valid &= within(of_row(inputs.dynatemp_exponent, b, 1.0, tl.float32), 0.0, n.LARGEST)
+    valid &= within(of_row(inputs.top_p, at, 1.0, tl.float32), 0.0, 1.0)
+    valid &= within(of_row(inputs.min_p, at, 0.0, tl.float32), 0.0, 1.0)
+    valid &= within(of_row(inputs.typical_p, at, 1.0, tl.float32), 0.0, 1.0)
+    valid &= within(of_row(inputs.epsilon, at, 0.0, tl.float32), 0.0, 1.0)
+    valid &= within(of_row(inputs.eta, at, 0.0, tl.float32), 0.0, 1.0)
+    valid &= within(of_row(inputs.xtc_probability, at, 0.0, tl.float32), 0.0, 1.0)
+    valid &= within(of_row(inputs.xtc_threshold, at, 0.1, tl.float32), 0.0, 1.0)
+    valid &= within(of_row(inputs.top_n_sigma, at, 0.0, tl.float32), 0.0, n.LARGEST)
+    valid &= within(of_row(inputs.dynatemp_range, at, 0.0, tl.float32), 0.0, n.LARGEST)
+    valid &= within(of_row(inputs.dynatemp_exponent, at, 1.0, tl.float32), 0.0, n.LARGEST)
     # Temperature 0 is the first token of the total order, like k = 1.
     k = tl.where(t == 0.0, 1, k)
     t = tl.where(valid & (t > 0.0), t, 1.0)
-    seed, position = of_row(inputs.seed, b, 0, tl.int64), of_row(inputs.position, b, 0, tl.int64)
+    seed, position = of_row(inputs.seed, at, 0, tl.int64), of_row(inputs.position, at, 0, tl.int64) + at.depth
     return Filter(valid, k == 1, k, t, n.exponent_scale(t), seed, position)
 
 
 @triton.jit
 def begin(logits, inputs, rooms):
-    """A program's row: its number, its parameters, the row, and whether it is valid."""
-    b = tl.program_id(0).to(tl.int64)
-    flt = filter_of(inputs, b)
-    row = row_of(logits, inputs, rooms, b)
-    return b, flt, row, flt.valid & is_valid(inputs, b, logits.size) & (row.x_max >= NONE)
+    """A program's row: its place, its parameters, the row, and whether it is valid."""
+    at = only_row(tl.program_id(0).to(tl.int64))
+    flt = filter_of(inputs, at)
+    row = row_at(logits, inputs, rooms, at)
+    return at, flt, row, flt.valid & is_valid(inputs, at, logits.size) & (row.x_max >= NONE)
 
 
 @triton.jit
@@ -173,24 +173,23 @@ def keep_heaviest(row, interval, highest, scale, p):
 
 
 @triton.jit
-def keep_by_mass(row, interval, scale, inputs, flt, b):
+def keep_by_mass(row, interval, scale, inputs, flt, at):
     """epsilon, eta and XTC; none of them drops the first token but XTC."""
     highest = highest_kept(row, interval)
     if inputs.epsilon is not None:
-        epsilon = of_row(inputs.epsilon, b, 0.0, tl.float32)
+        epsilon = of_row(inputs.epsilon, at, 0.0, tl.float32)
         if epsilon > 0.0:
             least = epsilon.to(tl.float64) * mass_kept(row, highest, scale, interval).to(tl.float64)
             interval = at_least(row, interval, highest, scale, least)
     if inputs.eta is not None:
-        eta = of_row(inputs.eta, b, 0.0, tl.float32)
+        eta = of_row(inputs.eta, at, 0.0, tl.float32)
         if eta > 0.0:
             interval = at_least(row, interval, highest, scale, eta_mass(eta, sums_kept(row, highest, scale, interval)))
     if inputs.xtc_probability is not None:
-        probability = of_row(inputs.xtc_probability, b, 0.0, tl.float32)
+        probability = of_row(inputs.xtc_probability, at, 0.0, tl.float32)
         bits = n.noise_bits(flt.seed, flt.position, n.STREAM_XTC, tl.full([], 0, tl.int32))
-        u = (bits.to(tl.float64) + 0.5) * 2.3283064365386963e-10
-        if (probability > 0.0) & (u < probability.to(tl.float64)):
-            threshold = of_row(inputs.xtc_threshold, b, 0.1, tl.float32)
+        if (probability > 0.0) & (n.uniform(bits) < probability.to(tl.float64)):
+            threshold = of_row(inputs.xtc_threshold, at, 0.1, tl.float32)
             least = threshold.to(tl.float64) * mass_kept(row, highest, scale, interval).to(tl.float64)
             likely = at_least(row, interval, highest, scale, least)
             x = lowest_kept(row, likely)
@@ -204,13 +203,13 @@ def first_token(row):
 
 
 @triton.jit
-def chain(row, inputs, flt, b, ORDER: tl.constexpr):
+def chain(row, inputs, flt, at, ORDER: tl.constexpr):
     """What all filters keep together, the scale of the draw, and whether it is the first token. The row is valid."""
     interval, scale = everything(), flt.scale
     greedy = flt.greedy
     if inputs.dynatemp_range is not None:
-        spread = of_row(inputs.dynatemp_range, b, 0.0, tl.float32)
-        power = of_row(inputs.dynatemp_exponent, b, 1.0, tl.float32)
+        spread = of_row(inputs.dynatemp_range, at, 0.0, tl.float32)
+        power = of_row(inputs.dynatemp_exponent, at, 1.0, tl.float32)
         if ORDER != LLAMA_CPP:
             if (spread > 0.0) & ~greedy:
                 hot = dynamic_temperature(
@@ -223,7 +222,7 @@ def chain(row, inputs, flt, b, ORDER: tl.constexpr):
     else:
         filter_scale = n.constant(n.LOG2E, scale) if ORDER == LLAMA_CPP else scale
         if inputs.top_n_sigma is not None:
-            sigmas = of_row(inputs.top_n_sigma, b, 0.0, tl.float32)
+            sigmas = of_row(inputs.top_n_sigma, at, 0.0, tl.float32)
             if sigmas > 0.0:
                 interval = keep_sigma(row, interval, sigmas)
         all = interval
@@ -231,7 +230,7 @@ def chain(row, inputs, flt, b, ORDER: tl.constexpr):
         for i in tl.static_range(4):
             if step_at(ORDER, i) == MIN_P:
                 if inputs.min_p is not None:
-                    least = of_row(inputs.min_p, b, 0.0, tl.float32)
+                    least = of_row(inputs.min_p, at, 0.0, tl.float32)
                     if least > 0.0:
                         highest = highest_kept(row, interval)
                         x = lowest_logit(weighs_enough, highest, (highest, filter_scale, least))
@@ -243,7 +242,7 @@ def chain(row, inputs, flt, b, ORDER: tl.constexpr):
                         interval, listed = keep_first(row, Selection(interval, listed), flt.k)
             elif step_at(ORDER, i) == TOP_P:
                 if inputs.top_p is not None:
-                    p = of_row(inputs.top_p, b, 1.0, tl.float32)
+                    p = of_row(inputs.top_p, at, 1.0, tl.float32)
                     if p < 1.0:
                         seen = interval
                         if ORDER == FLASHINFER_JOINT:
@@ -252,10 +251,10 @@ def chain(row, inputs, flt, b, ORDER: tl.constexpr):
                             keys = ranked(row, listed)
                             values = mass_of(key_logit(keys), key_logit(key_at(row, 0)), filter_scale)
                             values = tl.where(tl.arange(0, LIST) < listed, values, 0)
-                            at, _ = crossing(values, listed, n.nucleus_mass(p, tl.sum(values, 0)))
-                            key = key_at(row, at)
+                            last, _ = crossing(values, listed, n.nucleus_mass(p, tl.sum(values, 0)))
+                            key = key_at(row, last)
                             interval = narrow(interval, key_logit(key), key_id(key))
-                            listed = at + 1
+                            listed = last + 1
                         else:
                             highest = highest_kept(row, interval)
                             interval = keep_heaviest(row, interval, highest, filter_scale, p)
@@ -264,12 +263,12 @@ def chain(row, inputs, flt, b, ORDER: tl.constexpr):
                             listed = tl.full([], -1, tl.int32)
             else:
                 if inputs.typical_p is not None:
-                    typical = of_row(inputs.typical_p, b, 1.0, tl.float32)
+                    typical = of_row(inputs.typical_p, at, 1.0, tl.float32)
                     if typical < 1.0:
                         interval = keep_typical(row, interval, typical, filter_scale)
                         listed = tl.full([], -1, tl.int32)
         if (inputs.epsilon is not None) or (inputs.eta is not None) or (inputs.xtc_probability is not None):
-            interval = keep_by_mass(row, interval, filter_scale, inputs, flt, b)
+            interval = keep_by_mass(row, interval, filter_scale, inputs, flt, at)
         if inputs.dynatemp_range is not None and ORDER == LLAMA_CPP:
             if spread > 0.0:
                 highest = highest_kept(row, interval)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from . import arithmetic as n
-from .edits import row_of
+from .arguments import pointer_of
 
 FIELDS = tl.constexpr(7)  # that an entry has, each in an array of its own; the first is its logit, as bits
 
@@ -44,7 +44,7 @@ def no_overlay():
 
 
 @triton.jit
-def overlay_of(inputs, row, V, room):
+def overlay_of(inputs, at, V, room):
     """Where the overlay of a row is, or will be."""
     words = (V + 63) // 64 * 2
     nothing = tl.zeros([], tl.int32)
@@ -53,7 +53,7 @@ def overlay_of(inputs, row, V, room):
         allowed = room
         room += words
     elif inputs.bitmask is not None:
-        allowed = row_of(inputs.bitmask, row)
+        allowed = pointer_of(inputs.bitmask, at)
     if (
         (inputs.bias_ids is None)
         and (inputs.banned_ids is None)

@@ -11,6 +11,7 @@ import triton.language as tl
 from . import arithmetic as n
 from . import edits
 from . import overlay as overlays
+from .arguments import only_row, pointer_of
 from .build import build
 
 TILE = tl.constexpr(64)
@@ -220,22 +221,27 @@ def read_listed(row, start, count):
 
 
 @triton.jit
-def tiles_kernel(logits, inputs, rooms, RAW: tl.constexpr):
-    """The maxima of CHUNK tiles of a row, and the part of its overlay that belongs to them."""
-    b, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * CHUNK
+def find_maxima(logits, inputs, rooms, at, first, RAW: tl.constexpr):
+    """The maxima of CHUNK tiles of a row from `first` on, and the part of its overlay that belongs to them."""
     V = logits.size
     tiles = tl.cdiv(V, TILE)
-    room = room_of(rooms, b, tiles)
-    pointer = logits.data + b * logits.stride
-    vocab = edits.vocab_of(inputs, b, V)
-    overlay = overlays.overlay_of(inputs, b, V, room.edits)
-    build(inputs, b, V, vocab, pointer, room.edits, first, CHUNK)
+    room = room_of(rooms, at.slot, tiles)
+    pointer = pointer_of(logits, at)
+    vocab = edits.vocab_of(inputs, at, V)
+    overlay = overlays.overlay_of(inputs, at, V, room.edits)
+    build(inputs, at, V, vocab, pointer, room.edits, first, CHUNK)
     tile = first + tl.arange(0, CHUNK)
     x, _ = read_tiles(pointer, vocab, overlay, tile, tile < tiles)
     tl.store(room.maxima + tile, tl.max(x, 1), mask=tile < tiles)
     if RAW:
         x, _ = read_tiles(pointer, V, overlays.no_overlay(), tile, tile < tiles)
         tl.store(room.raw_maxima + tile, tl.max(x, 1), mask=tile < tiles)
+
+
+@triton.jit
+def tiles_kernel(logits, inputs, rooms, RAW: tl.constexpr):
+    at = only_row(tl.program_id(0).to(tl.int64))
+    find_maxima(logits, inputs, rooms, at, tl.program_id(1) * CHUNK, RAW)
 
 
 @triton.jit
@@ -256,11 +262,10 @@ def open_row(logits, vocab, tiles, maxima, overlay, room):
 
 
 @triton.jit
-def row_of(logits, inputs, rooms, b):
-    """Row b, after the tiles_kernel."""
+def row_at(logits, inputs, rooms, at):
+    """A row whose maxima were found."""
     V = logits.size
     tiles = tl.cdiv(V, TILE)
-    room = room_of(rooms, b, tiles)
-    overlay = overlays.overlay_of(inputs, b, V, room.edits)
-    pointer = logits.data + b * logits.stride
-    return open_row(pointer, edits.vocab_of(inputs, b, V), tiles, room.maxima, overlay, room)
+    room = room_of(rooms, at.slot, tiles)
+    overlay = overlays.overlay_of(inputs, at, V, room.edits)
+    return open_row(pointer_of(logits, at), edits.vocab_of(inputs, at, V), tiles, room.maxima, overlay, room)

@@ -65,9 +65,10 @@ def report_raw(logits, rooms, outputs, b, token, TOP: tl.constexpr, MASS: tl.con
 
 @triton.jit
 def sample_kernel(logits, inputs, outputs, rooms, ORDER: tl.constexpr, TOP_OF_RAW: tl.constexpr):
-    b, flt, row, valid = begin(logits, inputs, rooms)
+    at, flt, row, valid = begin(logits, inputs, rooms)
+    b = at.request
     if valid:
-        interval, scale, greedy = chain(row, inputs, flt, b, ORDER)
+        interval, scale, greedy = chain(row, inputs, flt, at, ORDER)
         highest = highest_kept(row, interval)
         token, x = interval.last_id, interval.last_x
         if ~greedy:

@@ -19,7 +19,8 @@ from .sums import mass_kept
 
 @triton.jit
 def softmax_kernel(logits, inputs, out, rooms, LOG: tl.constexpr):
-    b, flt, row, valid = begin(logits, inputs, rooms)
+    at, flt, row, valid = begin(logits, inputs, rooms)
+    b = at.request
     if valid:
         interval = everything()
         if flt.greedy:

@@ -1,0 +1,182 @@
+"""What the drafts that a node rejected leave of its target: max(p - q, 0), over and over, and the draw from it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from . import arithmetic as n
+from .arguments import pointer_of
+from .drafts import NEXT, SCALE, UNIT, known, known_number, token_of
+from .filters import chain
+from .overlay import no_overlay
+from .race import entry, entry_index
+from .rows import (
+    CHUNK,
+    NONE,
+    TILE,
+    everything,
+    keeps,
+    list_tiles,
+    listed_tiles,
+    mark,
+    open_row,
+    read_listed,
+    read_tiles,
+    room_of,
+)
+from .sums import highest_kept, mass_kept
+
+
+class Distribution(NamedTuple):
+    """A row after its filters. One without a candidate has no mass, and no token a weight."""
+
+    row: Any
+    interval: Any
+    highest: Any
+    scale: Any
+    total: Any
+
+
+class Rejections(NamedTuple):
+    """The drafts of a node from `first` on, up to but not including `end`."""
+
+    first: Any
+    end: Any
+    request: Any
+    slot: Any  # of the request's root
+
+
+@triton.jit
+def distribution_of(row, inputs, flt, at, ORDER: tl.constexpr, MASS: tl.constexpr):
+    interval, scale, highest = everything(), flt.scale, row.x_max
+    total = tl.full([], 0, tl.int64)
+    if row.x_max >= NONE:
+        interval, scale, _ = chain(row, inputs, flt, at, ORDER)
+        highest = highest_kept(row, interval)
+        if MASS:
+            total = mass_kept(row, highest, scale, interval)
+    return Distribution(row, interval, highest, scale, total)
+
+
+@triton.jit
+def raw_distribution(logits, rooms, at):
+    """Of a row before restrictions, penalties and filters."""
+    tiles = tl.cdiv(logits.size, TILE)
+    room = room_of(rooms, at.slot, tiles)
+    row = open_row(pointer_of(logits, at), logits.size, tiles, room.raw_maxima, no_overlay(), room)
+    scale = tl.full([], n.LOG2E, tl.float32)
+    return Distribution(row, everything(), row.x_max, scale, mass_kept(row, row.x_max, scale, everything()))
+
+
+@triton.jit
+def unit_of(total):
+    """What a weight is multiplied with to be a probability; 0 if there is none."""
+    return tl.where(total > 0, n.probability_unit(tl.where(total > 0, total, 1)), 0.0)
+
+
+@triton.jit
+def read_tile(row, tile):
+    """The logits of one tile, as the row is to be seen, and their ids."""
+    x, id = read_tiles(row.logits, row.vocab, row.overlay, tile + tl.zeros([1], tl.int32), tl.full([1], True, tl.int1))
+    return mark(x, row.marks), id
+
+
+@triton.jit
+def only(values, id, token):
+    """The value of one token of a tile."""
+    return tl.sum(tl.sum(tl.where(id == token, values, 0.0), 1), 0)
+
+
+@triton.jit
+def weights_of(given, x, id):
+    return tl.where(keeps(given.interval, x, id), n.weight(n.exponent(x, given.highest, given.scale)), 0.0)
+
+
+@triton.jit
+def weight_of(given, token):
+    x, id = read_tile(given.row, token // TILE)
+    return only(weights_of(given, x, id), id, token)
+
+
+@triton.jit
+def log_probability_of(given, token):
+    x, id = read_tile(given.row, token // TILE)
+    x = tl.max(tl.max(tl.where(id == token, x, -float("inf")), 1), 0)
+    return n.log_probability(n.exponent(x, given.highest, given.scale), given.total)
+
+
+@triton.jit
+def left_of(weights, unit, weights_q, id, drafts, rejections, DISTINCT: tl.constexpr):
+    """What some drafts leave of a target, and the weights of the next one's distribution."""
+    left = weights * unit
+    draft = rejections.first
+    while draft != rejections.end:
+        slot = rejections.slot + draft
+        rest = left * known_number(drafts, slot, SCALE) - weights_q * known_number(drafts, slot, UNIT)
+        left = tl.where(rest > 0.0, rest, 0.0)
+        if DISTINCT:
+            weights_q = tl.where(id == token_of(drafts, rejections.request, draft), 0.0, weights_q)
+        draft = known(drafts, slot, NEXT)
+    return left, weights_q
+
+
+@triton.jit
+def left_in_tile(target, unit, drafted, drafts, rejections, tile, DISTINCT: tl.constexpr):
+    x, id = read_tile(target.row, tile)
+    x_q, _ = read_tile(drafted.row, tile)
+    weights, weights_q = weights_of(target, x, id), weights_of(drafted, x_q, id)
+    left, weights_q = left_of(weights, unit, weights_q, id, drafts, rejections, DISTINCT)
+    return left, weights_q, id
+
+
+@triton.jit(noinline=True)
+def race_tiles(target, unit, drafted, drafts, rejections, seed, position, DISTINCT: tl.constexpr):
+    """The mass of what is left, and the tile that wins the race for it."""
+    masses = tl.zeros([CHUNK], tl.int64)
+    best = tl.full([CHUNK], -1, tl.int64)
+    # Below 2^-126 of the largest no token has a weight.
+    weightless_below = target.highest - tl.div_rn(n.constant(128.0, target.scale), target.scale)
+    count = list_tiles(target.row, tl.maximum(target.interval.last_x, weightless_below))
+    for start in range(0, count, CHUNK):
+        tile, wanted = listed_tiles(target.row, start, count)
+        x, id = read_listed(target.row, start, count)
+        x_q, _ = read_tiles(drafted.row.logits, drafted.row.vocab, drafted.row.overlay, tile, wanted)
+        weights_q = weights_of(drafted, mark(x_q, drafted.row.marks), id)
+        left, _ = left_of(weights_of(target, x, id), unit, weights_q, id, drafts, rejections, DISTINCT)
+        mass = tl.sum(n.mass(left), 1)
+        masses += mass
+        key = n.race_key(mass, n.noise(seed, position, n.STREAM_RESIDUAL_TILE, tile))
+        best = tl.maximum(best, tl.where(mass > 0, entry(key, tile), -1))
+    return tl.sum(masses, 0), entry_index(tl.max(best, 0))
+
+
+@triton.jit
+def race_left(target, unit, drafted, drafts, rejections, total, tile, seed, position, DISTINCT: tl.constexpr):
+    """The token that is drawn from what is left, whose mass and winning tile are known.
+
+    From the target where rounding leaves nothing, because the two distributions are the same.
+    """
+    end = tl.where(total > 0, rejections.end, rejections.first)
+    unit = tl.where(total > 0, unit, 1.0)
+    counted = Rejections(rejections.first, end, rejections.request, rejections.slot)
+    if total == 0:
+        _, tile = race_tiles(target, unit, drafted, drafts, counted, seed, position, DISTINCT)
+    left, _, id = left_in_tile(target, unit, drafted, drafts, counted, tile, DISTINCT)
+    mass = n.mass(left)
+    key = n.race_key(mass, n.noise(seed, position, n.STREAM_RESIDUAL_TOKEN, id))
+    return entry_index(tl.max(tl.max(tl.where(mass > 0, entry(key, id), -1), 1), 0))
+
+
+@triton.jit
+def accept_bits(seed, position, step, tried):
+    """The bits of the u that decide about a draft: the first that is tried, the second, and so on."""
+    stream = (step.to(tl.uint32) << n.STREAM_BITS) | n.STREAM_ACCEPT
+    return n.noise_bits(seed, position, stream, tried)
+
+
+@triton.jit
+def accepts(r, q, p):
+    return (q > 0.0) & (n.uniform(r) * q.to(tl.float64) < p.to(tl.float64))

@@ -1,0 +1,282 @@
+"""verify: what comes of every node of the drafts, each by a program of its own; then the way that leads through them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..ops import verify as op
+from . import arithmetic as n
+from . import overlay
+from .arguments import Inputs, Nodes, Number, Table, argument, inputs_of, named, names_of, of_row, rows_of, store
+from .block import block_kernel
+from .drafts import (
+    ACCEPTED,
+    BLOCK,
+    DEPTH,
+    DRAWN_FROM,
+    FIELDS,
+    FIRST,
+    GREEDY,
+    LOGPROB,
+    MIXED,
+    NEXT,
+    RAW_LOGPROB,
+    REJECTION,
+    SCALE,
+    TOKEN,
+    UNIT,
+    Drafts,
+    drafts_kernel,
+    know,
+    know_number,
+    known,
+    known_number,
+    method_of,
+    place_of,
+    place_of_drafted,
+    token_of,
+)
+from .filters import Filter, filter_of
+from .launch import WARPS_OF_TILES, Kernel, launch
+from .race import race
+from .report import fill
+from .residual import (
+    Rejections,
+    accept_bits,
+    accepts,
+    distribution_of,
+    left_in_tile,
+    log_probability_of,
+    only,
+    race_left,
+    race_tiles,
+    raw_distribution,
+    unit_of,
+)
+from .rows import CHUNK, NONE, TILE, find_maxima, rooms_for, row_at, sync
+
+Outputs = names_of("Outputs", op.contract.outputs)
+OF_HISTORY = (
+    "repetition_penalty", "frequency_penalty", "presence_penalty", "dry_multiplier", "no_repeat_ngram",
+)  # fmt: skip
+OF_DRAFTS = ("temperature", "top_k", "top_p", "min_p")
+WARPS_OF_DRAFTS = 1
+
+
+@triton.jit
+def maxima_kernel(drafts, target, inputs, rooms, draft_logits, drafted_by, draft_rooms, RAW: tl.constexpr):
+    """Tiles of a node's row, or of the row that its drafts were drawn from."""
+    slot, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * CHUNK
+    if known(drafts, slot, DEPTH) >= 0:
+        if tl.program_id(2) == 0:
+            find_maxima(target, inputs, rooms, place_of(drafts, slot), first, RAW)
+        elif draft_logits is not None:
+            if known(drafts, slot, DRAWN_FROM) >= 0:
+                find_maxima(draft_logits, drafted_by, draft_rooms, place_of_drafted(drafts, slot), first, False)
+
+
+@triton.jit
+def first_only(flt, only):
+    """A filter that keeps no more than the first token, if `only` is set."""
+    k = tl.where(only, 1, flt.k)
+    return Filter(flt.valid, flt.greedy | only, k, flt.temperature, flt.scale, flt.seed, flt.position)
+
+
+@triton.jit
+def draft_of(drafts, request, root, first, token):
+    """The first draft in the list that is a token; -1 if none is."""
+    draft, found = first, tl.zeros_like(first) - 1
+    while draft >= 0:
+        if token_of(drafts, request, draft) == token:
+            found = draft
+            draft = tl.zeros_like(draft) - 1
+        else:
+            draft = known(drafts, root + draft, NEXT)
+    return found
+
+
+@triton.jit
+def reject(drafts, at, target, drafted, flt, first, DISTINCT: tl.constexpr):
+    """The first draft that passes its test; if none does, a draw from what they leave of the target."""
+    root = at.slot // drafts.nodes * drafts.nodes
+    step = of_row(drafts.step, at, 0, tl.int64)
+    unit, scale = unit_of(target.total), tl.full([], 1.0, tl.float32)
+    total_q = drafted.total
+    total, tile = tl.full([], 0, tl.int64), tl.full([], 0, tl.int32)
+    token, accepted = tl.full([], -1, tl.int32), tl.full([], -1, tl.int32)
+    draft, tried = first, tl.full([], 0, tl.int32)
+    trying = first >= 0
+    while trying:
+        id = token_of(drafts, at.request, draft)
+        rejections = Rejections(first, draft, at.request, root)
+        lefts, weights_q, ids = left_in_tile(target, unit, drafted, drafts, rejections, id // TILE, DISTINCT)
+        weight_q, unit_q = only(weights_q, ids, id), unit_of(total_q)
+        p = only(lefts, ids, id) * scale
+        if accepts(accept_bits(flt.seed, flt.position, step, tried), weight_q * unit_q, p):
+            token, accepted = id, draft
+            trying = False
+        else:
+            know_number(drafts, root + draft, SCALE, scale)
+            know_number(drafts, root + draft, UNIT, unit_q)
+            sync()
+            draft = known(drafts, root + draft, NEXT)
+            rejections = Rejections(first, draft, at.request, root)
+            total, tile = race_tiles(target, unit, drafted, drafts, rejections, flt.seed, flt.position, DISTINCT)
+            scale = unit_of(total)
+            if DISTINCT:
+                total_q -= n.mass(weight_q)
+            tried += 1
+            trying = (draft >= 0) & (scale > 0.0)
+    if accepted < 0:
+        rejections = Rejections(first, draft, at.request, root)
+        token = race_left(target, unit, drafted, drafts, rejections, total, tile, flt.seed, flt.position, DISTINCT)
+    return token, accepted
+
+
+@triton.jit
+def nodes_kernel(
+    drafts, target, inputs, rooms, draft_logits, drafted_by, draft_rooms, ORDER: tl.constexpr, METHOD: tl.constexpr,
+    DISTINCT: tl.constexpr, WANTED: tl.constexpr, RAW: tl.constexpr,
+):  # fmt: skip
+    """What comes of a node, whether or not a request comes to it."""
+    slot = tl.program_id(0).to(tl.int64)
+    decides = known(drafts, slot, DEPTH) >= 0
+    if decides:
+        at = place_of(drafts, slot)
+        rule = method_of(drafts, at, METHOD)
+        if rule != BLOCK:
+            first = known(drafts, slot, FIRST)
+            flt = first_only(filter_of(inputs, at), rule == GREEDY)
+            row = row_at(target, inputs, rooms, at)
+            token, accepted = tl.full([], -1, tl.int32), tl.full([], -1, tl.int32)
+            if row.x_max >= NONE:
+                p = distribution_of(row, inputs, flt, at, ORDER, WANTED or (draft_logits is not None))
+                draws = True
+                if draft_logits is not None:
+                    draws = known(drafts, slot, DRAWN_FROM) < 0
+                if draws:
+                    token, _ = race(row, p.interval, p.highest, p.scale, flt.seed, flt.position)
+                    accepted = draft_of(drafts, at.request, slot - slot % drafts.nodes, first, token)
+                elif draft_logits is not None:
+                    at_q = place_of_drafted(drafts, slot)
+                    row_q = row_at(draft_logits, drafted_by, draft_rooms, at_q)
+                    q = distribution_of(row_q, drafted_by, filter_of(drafted_by, at_q), at_q, ORDER, True)
+                    token, accepted = reject(drafts, at, p, q, flt, first, DISTINCT)
+                if WANTED:
+                    know_number(drafts, slot, LOGPROB, log_probability_of(p, token))
+                if RAW:
+                    know_number(drafts, slot, RAW_LOGPROB, log_probability_of(raw_distribution(target, rooms, at), token))
+            know(drafts, slot, TOKEN, token)
+            know(drafts, slot, ACCEPTED, accepted)
+
+
+@triton.jit
+def store_at(table, row, place, value):
+    """An entry of an output that may not be wanted."""
+    if table is not None:
+        tl.store(table.data + row * table.stride + place, value)
+
+
+@triton.jit
+def way_kernel(drafts, outputs):
+    """From the root of a request's drafts along what was accepted."""
+    b = tl.program_id(0).to(tl.int64)
+    root = b * drafts.nodes
+    place, node = tl.full([], 0, tl.int32), tl.full([], 0, tl.int32)
+    bonus = tl.full([], False, tl.int1)
+    valid = known(drafts, root, DEPTH) >= 0
+    going = valid
+    while going:
+        slot = root + node
+        token = known(drafts, slot, TOKEN)
+        valid = token >= 0
+        going = valid
+        if valid:
+            store_at(outputs.tokens, b, place, token)
+            store_at(outputs.nodes, b, place, node)
+            if outputs.logprob is not None:
+                store_at(outputs.logprob, b, place, known_number(drafts, slot, LOGPROB))
+            if outputs.raw_logprob is not None:
+                store_at(outputs.raw_logprob, b, place, known_number(drafts, slot, RAW_LOGPROB))
+            place += 1
+            bonus = known(drafts, slot, FIRST) < 0
+            node = known(drafts, slot, ACCEPTED)
+            going = node >= 0
+    store(outputs.accepted, b, tl.where(valid, place - 1, place))
+    store(outputs.valid, b, valid)
+    store(outputs.bonus, b, valid & bonus)
+    fill(outputs.tokens, b, place, -1)
+    fill(outputs.nodes, b, place, -1)
+    fill(outputs.logprob, b, place, float("nan"))
+    fill(outputs.raw_logprob, b, place, float("nan"))
+
+
+def in_requests(rows: Tensor | None, offsets: Tensor | None) -> Any:
+    """Rows of logits or of a bitmask by request, where these may have offsets."""
+    if rows is None or offsets is None:
+        return rows_of(rows)
+    return Nodes(rows, 0, rows.stride(0), rows.shape[1])
+
+
+@Kernel
+def verify(*bound: Any) -> None:
+    call = named(op.contract, bound)
+    specs = {spec.name: spec for spec in op.contract.inputs}
+
+    def given(name: str) -> Any:
+        return argument(specs[name], call[name])
+
+    tokens, offsets, logits = call["draft_tokens"], call["offsets"], call["target_logits"]
+    requests, nodes, V = tokens.shape[0], tokens.shape[1] + 1, logits.shape[-1]
+    slots = requests * nodes
+    if slots == 0:
+        return
+    device = logits.device
+    method = MIXED.value if isinstance(call["method"], Tensor) else call["method"]
+    drafts = Drafts(
+        rows_of(tokens), given("method"), given("step"), given("first_child"), given("next_sibling"), given("offsets"),
+        nodes, slots, torch.empty(FIELDS.value, slots, dtype=torch.int32, device=device),
+    )  # fmt: skip
+    target = in_requests(logits, offsets)
+    needed = method in (REJECTION.value, BLOCK.value, MIXED.value)
+    draft_logits = rows_of(call["draft_logits"]) if needed else None
+    drafted_by, draft_rooms = None, None
+    if draft_logits is not None:
+        nothing = Inputs(*[None] * len(Inputs._fields))
+        drafted_by = nothing._replace(**{name: given(f"draft_{name}") for name in OF_DRAFTS})
+        draft_rooms = rooms_for(slots, V, 0, device)
+
+    # What requests say, and what their nodes do: the bitmask is by node, and so is the history if anything reads it.
+    of_requests = inputs_of(bound[3:])._replace(bitmask=in_requests(call["bitmask"], offsets))
+    inputs, histories = of_requests, None
+    if of_requests.history is not None:
+        if any(getattr(inputs, name) is not None for name in OF_HISTORY):
+            size = inputs.history.size + nodes - 1
+            histories = Table(torch.empty(slots, size, dtype=torch.int32, device=device), size, size)
+        lengths = inputs.history_length or Number(of_requests.history.size)
+        inputs = inputs._replace(history=histories, history_length=lengths)
+    rooms = rooms_for(slots, V, overlay.words_for(inputs, V), device)
+
+    outputs = Outputs(*[rows_of(call[spec.name]) for spec in op.contract.outputs])
+    wanted, raw = outputs.logprob is not None, outputs.raw_logprob is not None
+    rows_given = nodes if offsets is None else logits.shape[0]
+    common = {"ORDER": call["order"], "METHOD": method, "WANTED": wanted, "RAW": raw}
+    rows = (drafts, target, inputs, rooms, draft_logits, drafted_by, draft_rooms)
+    launch(
+        drafts_kernel, (slots,), drafts, of_requests, drafted_by, histories, rows_given, V, METHOD=method,
+        warps=WARPS_OF_TILES,
+    )  # fmt: skip
+    chunks = triton.cdiv(triton.cdiv(V, TILE.value), CHUNK.value)
+    grid = (slots, chunks, 1 if draft_logits is None else 2)
+    launch(maxima_kernel, grid, *rows, RAW=raw, warps=WARPS_OF_TILES)
+    if method != BLOCK.value:
+        distinct = op.contract.word("siblings", call["siblings"]) == "distinct"
+        launch(nodes_kernel, (slots,), *rows, DISTINCT=distinct, **common)
+    if draft_logits is not None and method in (BLOCK.value, MIXED.value) and drafts.first_child is None:
+        launch(block_kernel, (requests,), *rows, **common)
+    launch(way_kernel, (requests,), drafts, outputs, warps=WARPS_OF_DRAFTS)
