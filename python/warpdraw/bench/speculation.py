@@ -17,9 +17,9 @@ from .cpu import QUICK_COLD_BYTES, QUICK_SECONDS
 from .harness import COLD_BYTES, time_in_turn
 from .peers import COMPILED_EAGER, SPECULATORS, Job, available
 from .records import described
-from .speculation_cases import COMPARING, METHODS, Drafted, DraftedCase, arguments, in_words, with_other_noise
+from .speculation_cases import METHODS, Drafted, DraftedCase, arguments, in_words, with_other_noise
 from .speculation_grid import SWEEP, Speculation, grid, sweep, title
-from .speculation_methods import PLAIN, PLAIN_GREEDY, READ_ONE, READ_TARGET, VERIFIED_REQUESTS, name_of
+from .speculation_methods import VERIFIED_REQUESTS, name_of
 
 # The acceptance is the mean of so many requests, each with noise of its own.
 ACCEPTANCE_REQUESTS, QUICK_REQUESTS = 256, 16
@@ -113,7 +113,10 @@ def _measure(
             job = SWEEP if each.series else in_words(each.job)
             timed.append(
                 {"job": job, **where, "method": way.name, "counted": way.counted, "series": each.series.get(way.name)}
-                | {"bytes": _bytes(way.name, case), "acceptance": accepted.get(way.name)}
+                | {
+                    "bytes": case.bytes(case.drafts if way.all_draft_rows else way.draft_rows),
+                    "acceptance": accepted.get(way.name),
+                }
                 | timings[way.name].record()
             )
         for rule, wanted in goals.items():
@@ -139,13 +142,6 @@ def _accepted(rule: str, each: Speculation, inputs: list[Drafted], requests: int
         "standard_error_of_tokens": accepted.std().item() / len(accepted) ** 0.5,
         "requests": len(accepted),
     }
-
-
-def _bytes(name: str, case: DraftedCase) -> int:
-    """The least that must be read for it."""
-    if name in (READ_TARGET, PLAIN, PLAIN_GREEDY) or name in {name_of(rule) for rule in COMPARING}:
-        return case.bytes(0)
-    return case.bytes(1 if name == READ_ONE else case.drafts)
 
 
 def _tell_part(on_progress: Callable[[float], None], finished: int, part: float) -> None:

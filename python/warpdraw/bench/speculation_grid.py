@@ -96,14 +96,11 @@ def _goals(method: str, case: DraftedCase, cache: str) -> list[Goal]:
 
 def sweep(case: DraftedCase, job: Job, peers: Mapping[str, Speculator]) -> list[Speculation]:
     """One request with few and with many drafts: what the picture shows."""
-    lines = {method: (ours(method, job), "ours") for method in ("rejection", "block", "coupled")}
-    ways: dict[str, tuple[Way, str]] = {name_of(method): line for method, line in lines.items()}
-    ways[PLAIN] = plain(PLAIN, job), "peer"
-    ways[EAGER] = by(EAGER, job, peers), "peer"
-    ways[READ_TARGET] = read(READ_TARGET), "floor"
-    ways[READ_ALL] = read(READ_ALL), "floor"
-    series = {name: kind for name, (_, kind) in ways.items()}
-    made = tuple(way for way, _ in ways.values())
+    lines = {"ours": [replace(ours(method, job), name=method) for method in ("rejection", "block", "coupled")]}
+    lines["peer"] = [plain(PLAIN, job), by(EAGER, job, peers)]
+    lines["floor"] = [read(READ_TARGET), read(READ_ALL)]
+    series = {way.name: kind for kind, ways in lines.items() for way in ways}
+    made = tuple(way for ways in lines.values() for way in ways)
     nothing: Mapping[str, Mapping[str, tuple[Goal, ...]]] = {cache: {} for cache in CACHES}
     return [
         Speculation(replace(case, batch=1, drafts=drafts), job, (), made, nothing, series) for drafts in SWEPT_DRAFTS

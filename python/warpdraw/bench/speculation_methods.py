@@ -14,12 +14,11 @@ from ..backends import use
 from .draws import READ, floor
 from .method import Bound, batches
 from .peers import Job, Speculator
-from .speculation_cases import Drafted, arguments
+from .speculation_cases import FROM_DRAFT_ROWS, Drafted, arguments
 from .speculation_checks import check_law_of_rejection, check_verdicts
 from .verify import NotVerified, check_drawn, check_equal, scalar_tokens
 
 PLAIN, PLAIN_GREEDY = "K+1 plain draws", "K+1 plain greedy draws"
-# How many of each request's draft rows are read beside all of the target's.
 READ_TARGET, READ_ONE, READ_ALL = "read the target rows", "read + one draft row", "read + all draft rows"
 GREEDY = Job(0.0, 0, 1.0, 0.0)
 # How many requests of each measurement the oracle and the float64 reference look at.
@@ -32,13 +31,16 @@ Check = Callable[[Sequence[Drafted], list[Any]], None]
 class Way:
     """A name, the work bound to inputs, and a check of what it made of each that raises NotVerified.
 
-    `needs` is the peer without which there is no such way.
+    It cannot do without so many of each request's draft rows, or all of them. `needs` is the peer without which there
+    is no such way.
     """
 
     name: str
     counted: str
     bind: Callable[[Sequence[Drafted]], Bound]
     check: Check
+    draft_rows: int = 0
+    all_draft_rows: bool = False
     needs: str = ""
 
     def verify(self, inputs: Sequence[Drafted]) -> None:
@@ -75,7 +77,8 @@ def ours(method: str, job: Job) -> Way:
         if method == "rejection":
             check_law_of_rejection(name, _rejection, job, False, inputs[0].target.device)
 
-    return Way(name, "the Python call with numbers as filters, outputs made by it", bind, check)
+    counted, all_draft_rows = "the Python call with numbers as filters, outputs made by it", method in FROM_DRAFT_ROWS
+    return Way(name, counted, bind, check, all_draft_rows=all_draft_rows)
 
 
 def _rejection(drafts: Tensor, target: Tensor, draft: Tensor, job: Job) -> tuple[Tensor, Tensor]:
@@ -128,7 +131,7 @@ def by(name: str, job: Job, peers: Mapping[str, Speculator]) -> Way:
             check_verdicts(name, tokens[:requests].long(), accepted[:requests], few, job)
         check_law_of_rejection(name, peer.verify, job, peer.one_request, inputs[0].target.device)
 
-    return Way(name, peer.counted, bind, check)
+    return Way(name, peer.counted, bind, check, all_draft_rows=True)
 
 
 def _nothing(inputs: Sequence[Drafted]) -> Bound:
@@ -154,4 +157,5 @@ def read(name: str) -> Way:
             rows = part[0]
             once.check(rows, list(batches(results[0][number].float(), len(rows))))
 
-    return Way(name, f"the kernel of {READ}, on one thread", bind, check)
+    counted = f"the kernel of {READ}, on one thread"
+    return Way(name, counted, bind, check, int(name == READ_ONE), name == READ_ALL)
