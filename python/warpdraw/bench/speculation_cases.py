@@ -48,6 +48,10 @@ class Drafted:
         """The same for the first requests only."""
         return Drafted(*(getattr(self, name)[:requests] for name in self.__dataclass_fields__))
 
+    def to(self, device: torch.device) -> Drafted:
+        """The same on a device."""
+        return Drafted(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
     def of_rows(self) -> dict[str, Tensor]:
         """Seed and position of every row of the target, as `sample` takes them."""
         places = torch.arange(self.target.shape[1], device=self.target.device)
