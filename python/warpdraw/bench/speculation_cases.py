@@ -119,9 +119,7 @@ def arguments(method: str, job: Job, given: Drafted) -> dict[str, Any]:
 
 def with_other_noise(inputs: list[Drafted], job: Job, requests: int) -> Iterator[Drafted]:
     """The inputs again and again at other places of the noise, until there are so many requests."""
-    made = 0
-    while made < requests:
+    for turn in range(-(-requests // sum(len(given.target) for given in inputs))):
         for given in inputs:
-            position = given.position + 2**20 + made
+            position = given.position + 2**20 + turn * len(inputs) * given.target.shape[1]
             yield redrawn(given.target, given.draft, given.best, job, given.seed, position)
-        made += sum(len(given.target) for given in inputs)

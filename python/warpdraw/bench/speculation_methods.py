@@ -41,6 +41,7 @@ class Way:
     check: Check
     draft_rows: int = 0
     all_draft_rows: bool = False
+    fast: bool = True  # so that it can be called once more to have its rows hot
     needs: str = ""
 
     def verify(self, inputs: Sequence[Drafted]) -> None:
@@ -131,7 +132,7 @@ def by(name: str, job: Job, peers: Mapping[str, Speculator]) -> Way:
             check_verdicts(name, tokens[:requests].long(), accepted[:requests], few, job)
         check_law_of_rejection(name, peer.verify, job, peer.one_request, inputs[0].target.device)
 
-    return Way(name, peer.counted, bind, check, all_draft_rows=True)
+    return Way(name, peer.counted, bind, check, all_draft_rows=True, fast=False)
 
 
 def _nothing(inputs: Sequence[Drafted]) -> Bound:

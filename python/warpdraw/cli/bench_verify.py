@@ -131,7 +131,7 @@ def _print(result: dict[str, Any]) -> None:
         sizes = f"{first['batch']} x {first['drafts']} drafts of {first['vocab']} {first['dtype']}"
         table = Table(box=SIMPLE_HEAD, title=f"{first['job']}, {sizes}, {first['cache']}", title_justify="left")
         table.add_column("method", no_wrap=True)
-        for heading in ("median us", "p10", "p90", "MB read", "accepted", "tokens"):
+        for heading in ("median us", "p10", "p90", "MB", "accepted", "tokens"):
             table.add_column(heading, justify="right", no_wrap=True)
         for record in records:
             times = [figure(record[name]) for name in ("median_us", "p10_us", "p90_us")]
