@@ -1,4 +1,4 @@
-"""The benchmark of speculative verification: methods are verified first, figures follow from times, files are written."""
+"""The benchmark of speculative verification: methods are verified first, figures follow from times, files are made."""
 
 import json
 import re

@@ -22,13 +22,14 @@ from .speculation_grid import SWEEP, Speculation, grid, sweep, title
 from .speculation_methods import VERIFIED_REQUESTS, name_of
 
 # The acceptance is the mean of so many requests, each with noise of its own.
-ACCEPTANCE_REQUESTS, QUICK_REQUESTS = 256, 16
+ACCEPTANCE_REQUESTS, QUICK_REQUESTS = 1024, 16
 SWEEP_SECONDS = 1.0
 PACKAGES = ("transformers",)
 FILTERED, TEMPERED = Job(0.8, 50, 0.95, 0.0), Job(0.8, 0, 1.0, 0.0)
 QUICK_VOCAB = 2000
-# What a call costs depends on where its drafts are rejected, so hot rows are verified with so many noises in turn.
-HOT_NOISES = 16
+# What a call costs depends on where its drafts are rejected, so hot rows are verified with so many noises in turn: a
+# prime number of them, so that every method comes to all.
+HOT_NOISES = 17
 METHOD = {
     "timing": "wall time, methods called in turn in one process",
     "cold": "each call on the next of several inputs, whose target rows are together at least "

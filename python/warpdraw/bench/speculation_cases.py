@@ -82,9 +82,14 @@ class DraftedCase:
         return self.rows.bytes + self.batch * draft_rows * self.vocab * DTYPES[self.dtype].itemsize
 
     def inputs(self, job: Job, cold_bytes: int = COLD_BYTES) -> list[Drafted]:
-        """As many as have together `cold_bytes` of target rows; the first of them is the hot one."""
-        made = self.rows.inputs("cold", cold_bytes)
-        return [self._drafted(number, rows, job) for number, rows in enumerate(made)]
+        """As many as have together at least `cold_bytes` of target rows; the first of them is the hot one.
+
+        Their number is prime, so that each of several methods that take the next one in turn comes to all of them.
+        """
+        count = max(3, -(-cold_bytes // self.rows.bytes))
+        while any(count % factor == 0 for factor in range(2, count)):
+            count += 1
+        return [self._drafted(number, rows, job) for number, rows in enumerate(self.rows.make(count))]
 
     def _drafted(self, number: int, rows: Tensor, job: Job) -> Drafted:
         target = rows.view(self.batch, self.drafts + 1, self.vocab)

@@ -65,7 +65,9 @@ def _measured(case: DraftedCase, job: Job, methods: tuple[str, ...], peers: Mapp
     ways = [ours(method, job) for method in methods]
     ways += [plain(PLAIN, job)] if set(methods) - {"greedy"} else []
     ways += [plain(PLAIN_GREEDY, GREEDY)] if "greedy" in methods else []
-    names = (USUAL, EAGER, *((TRANSFORMERS_SPECULATION,) if case.batch == 1 else ()), COMPILED_EAGER)
+    names = [USUAL, EAGER]
+    names += [TRANSFORMERS_SPECULATION] if case.batch == 1 else []
+    names += [COMPILED_EAGER] if COMPILED_EAGER in peers else []
     ways += [by(name, job, peers) for name in names] if rejecting else []
     ways += [read(name) for name in ((READ_TARGET, READ_ONE, READ_ALL) if rejecting else (READ_TARGET,))]
     found = {way.name for way in ways}
