@@ -13,10 +13,10 @@ from ..backends import BackendError, backend_for
 from ..environment import package_version
 from .gpu_clock import clock_of
 from .gpu_grid import QUICK, Place, Sizes, grid
-from .gpu_jobs import COMBINED, EVERYTHING, JOINT, SOFTMAX, Point
+from .gpu_jobs import COMBINED, COUPLED, EVERYTHING, JOINT, REJECTION, SOFTMAX, Point
 from .gpu_measure import Bench
 from .harness import Timing
-from .peers import COMPILED, COMPILED_EAGER, GPU_LOADERS, load_peers
+from .peers import COMPILED, COMPILED_EAGER, GPU_LOADERS, GPU_SPECULATORS, available, load_peers
 from .records import described
 
 COPY_BYTES, QUICK_COPY_BYTES = 2**30, 2**20
@@ -71,6 +71,8 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
     skipped = "--quick" if options.quick else "" if options.compile else "--no-compile"
     without = dict.fromkeys((COMPILED, COMPILED_EAGER), f"skipped: {skipped}") if skipped else {}
     peers, absent = load_peers(without, GPU_LOADERS)
+    speculators, others = available(GPU_SPECULATORS, {})
+    absent |= others
     bench = Bench(
         clock_of(device),
         peers,
@@ -78,6 +80,7 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
         QUICK_COPY_BYTES if options.quick else COPY_BYTES,
         0.0 if options.quick else PLACE_SECONDS,
         not options.quick,
+        speculators,
     )
     document = described(
         "gpu",
@@ -111,7 +114,7 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
         for batch in sorted({1, *sizes.few}):
             bench.measure_host(Point(COMBINED, sizes.vocabularies[0], batch))
         for place in places:  # the last: a profiler that was on may slow down what follows
-            if place.forced and place.point.job in (COMBINED, JOINT, EVERYTHING, SOFTMAX):
+            if place.forced and place.point.job in (COMBINED, JOINT, EVERYTHING, SOFTMAX, COUPLED, REJECTION):
                 bench.count_kernels(place)
     _summarise(document, bench, begun)
     save(document)

@@ -6,18 +6,34 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .goals import RATIO, TIME, Goal, faster, within
-from .gpu_jobs import COMBINED, EVERYTHING, GREEDY, JOINT, MIXED, SOFTMAX, TEMPERED, TOP_K, TOP_P, Point
+from .gpu_jobs import (
+    COMBINED,
+    EVERYTHING,
+    GREEDY,
+    JOINT,
+    MIXED,
+    REJECTION,
+    SOFTMAX,
+    SPECULATIVE,
+    TEMPERED,
+    TOP_K,
+    TOP_P,
+    Point,
+)
 from .gpu_methods import OURS, READ, TORCH_SOFTMAX
+from .gpu_speculation import PLAIN_DRAWS
 from .peers import (
     ARGMAX,
     COMPILED,
     COMPILED_EAGER,
     EAGER,
     FLASHINFER,
+    FLASHINFER_CHAIN,
     FLASHINFER_FLOAT,
     IDIOM,
     SONIC,
     TRANSFORMERS,
+    USUAL,
 )
 
 FLOOR, PLAIN = "one read at copy bandwidth", f"{OURS}, plain"
@@ -27,6 +43,8 @@ BATCHES, VOCABULARIES = (1, 8, 32, 64, 128, 256, 512), (128256, 32000, 151936, 2
 JOBS = (COMBINED, GREEDY, TEMPERED, TOP_K, TOP_P, MIXED, EVERYTHING, SOFTMAX)
 # Where the forced paths, and the peers that take long to make ready, are measured too.
 FEW = (1, 128)
+# Where drafts are verified; the first is the one that targets are for.
+SPECULATIVE_VOCABULARY, SPECULATIVE_BATCHES = 151936, (32, 1, 8, 128)
 
 
 @dataclass(frozen=True)
@@ -45,9 +63,11 @@ class Sizes:
     vocabularies: tuple[int, ...] = VOCABULARIES
     batches: tuple[int, ...] = BATCHES
     few: tuple[int, ...] = FEW
+    speculative: int = SPECULATIVE_VOCABULARY
+    requests: tuple[int, ...] = SPECULATIVE_BATCHES
 
 
-QUICK = Sizes((2000, 300), (1, 3), (3,))
+QUICK = Sizes((2000, 300), (1, 3), (3,), 300, (3,))
 
 
 def grid(sizes: Sizes) -> list[Place]:
@@ -74,6 +94,10 @@ def _in_order(sizes: Sizes) -> Iterator[Place]:
     for batch in sizes.batches:
         yield Place(Point(EVERYTHING, vocab, batch), (), batch in sizes.few)
         yield Place(Point(SOFTMAX, vocab, batch, "float32"), (TORCH_SOFTMAX,))
+    for batch in sizes.requests:
+        for job in SPECULATIVE:
+            rivals = (USUAL, EAGER, FLASHINFER_CHAIN) if job.startswith(REJECTION) else ()
+            yield Place(Point(job, sizes.speculative, batch), (PLAIN_DRAWS, *rivals), batch == sizes.requests[0])
     # 2. The other jobs, then rows of N(0, 3), both dtypes, and warm caches, at the same vocabulary.
     for job in (MIXED, TOP_K, TOP_P):
         for batch in sizes.batches:
@@ -101,6 +125,8 @@ def _in_order(sizes: Sizes) -> Iterator[Place]:
 def methods_of(place: Place) -> tuple[str, ...]:
     """The peers of a place that do its job on its logits."""
     point = place.point
+    if point.job in SPECULATIVE:
+        return place.peers
     half = point.dtype == "bfloat16"
     fits = {
         SONIC: point.job == COMBINED and half,
@@ -116,6 +142,8 @@ def methods_of(place: Place) -> tuple[str, ...]:
 def goals_of(place: Place) -> list[Goal]:
     """What is to be reached at a place; a goal without a target is for information."""
     point = place.point
+    if point.job in SPECULATIVE:
+        return _speculative_goals(place)
     cold, half = point.cache == "cold", point.dtype == "bfloat16"
     floor = COPY if point.job == SOFTMAX else FLOOR
     target = _floor_target(point) if cold else None
@@ -127,6 +155,15 @@ def goals_of(place: Place) -> list[Goal]:
     targets: Mapping[str, float] = {IDIOM: 20.0, FLASHINFER: 4.0, FLASHINFER_FLOAT: 4.0, SONIC: 1.5}
     made += [faster(name, targets.get(name), OURS) for name in methods_of(place) if name != READ]
     return made
+
+
+def _speculative_goals(place: Place) -> list[Goal]:
+    point = place.point
+    sized = (point.vocab, point.batch) == (SPECULATIVE_VOCABULARY, SPECULATIVE_BATCHES[0])
+    near = 1.6 if point.job.startswith(REJECTION) else 1.5
+    made = [within(FLOOR, near if sized else None, OURS), within(PLAIN_DRAWS, None, OURS)]
+    chain = 4.0 if sized and point.job == REJECTION else None
+    return [*made, *(faster(name, chain if name == FLASHINFER_CHAIN else None, OURS) for name in place.peers[1:])]
 
 
 def _floor_target(point: Point) -> float | None:

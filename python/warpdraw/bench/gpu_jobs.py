@@ -13,6 +13,7 @@ from torch import Tensor
 from .cases import DTYPES
 from .peers import Job
 from .peers.penalties import Penalties
+from .speculation_cases import FROM_DRAFT_ROWS
 
 GREEDY, TEMPERED, TOP_K, TOP_P = "greedy", "temperature 0.7", "top-k 50", "top-p 0.9"
 JOINT, COMBINED = "top-k 50, top-p 0.9", "top-k 50, top-p 0.9, min-p 0.05"
@@ -29,6 +30,16 @@ ROWS_OF: dict[str, tuple[Job, ...]] = {
     EVERYTHING: (Job(1.0, 50, 0.9, 0.05),),
 }
 ROWS_OF[MIXED] = tuple(ROWS_OF[name][0] for name in (GREEDY, TEMPERED, TOP_K, TOP_P, COMBINED))
+
+# Rules by which drafts are verified, with the filters of target and draft; a request has so many drafts.
+DRAFTS = 5
+COUPLED, POINT_MASS, REJECTION = "verify, coupled", "verify, point mass", "verify, rejection"
+ALONE = ", temperature alone"
+SPECULATIVE: dict[str, tuple[str, Job]] = {
+    name + more: (rule, job)
+    for more, job in (("", Job(0.8, 50, 0.95, 0.0)), (ALONE, Job(0.8, 0, 1.0, 0.0)))
+    for name, rule in ((COUPLED, "coupled"), (POINT_MASS, "point_mass"), (REJECTION, "rejection"))
+}
 
 PENALTIES = Penalties(repetition=1.1, frequency=0.2, presence=0.1)
 HISTORY, BIASES, TOP = 1024, 16, 20
@@ -51,9 +62,19 @@ class Point:
     cache: str = "cold"
 
     @property
+    def rows(self) -> int:
+        """How many rows of logits one call has; those that drafts were drawn from are not counted."""
+        return self.batch * (DRAFTS + 1) if self.job in SPECULATIVE else self.batch
+
+    @property
     def bytes(self) -> int:
-        """What one call must move: the logits once, and for softmax the probabilities, which are float32."""
-        return self.batch * self.vocab * (DTYPES[self.dtype].itemsize + (4 if self.job == SOFTMAX else 0))
+        """What one call must move.
+
+        The logits once, for rejection those of the drafts too, and for softmax the probabilities, which are float32.
+        """
+        rejecting = self.job in SPECULATIVE and SPECULATIVE[self.job][0] in FROM_DRAFT_ROWS
+        rows = self.rows + (self.batch * DRAFTS if rejecting else 0)
+        return rows * self.vocab * (DTYPES[self.dtype].itemsize + (4 if self.job == SOFTMAX else 0))
 
 
 class Pool:

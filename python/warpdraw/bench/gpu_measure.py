@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -14,10 +14,11 @@ from ..backends import launches
 from .goals import TIME, Goal
 from .gpu_clock import Clock, Run
 from .gpu_grid import COPY, FLOOR, PLAIN, Place, goals_of, methods_of
-from .gpu_jobs import COMBINED, EVERYTHING, SOFTMAX, Point, Pool, arguments, pool_of
+from .gpu_jobs import COMBINED, EVERYTHING, SOFTMAX, SPECULATIVE, Point, Pool, arguments, pool_of
 from .gpu_methods import OURS, READ, TORCH_SOFTMAX, Bound, forced_paths, of_peer, ours, read, torch_softmax
+from .gpu_speculation import PLAIN_DRAWS, of_speculator, our_verification, plain_draws
 from .harness import Timing
-from .peers import Peer
+from .peers import Peer, Speculator
 from .verify import NotVerified
 
 HOST = "host time of an eager call"
@@ -28,8 +29,16 @@ class Bench:
     """The measurements of a run, collected as plain data in `results`, `goals`, `failed` and `host`."""
 
     def __init__(
-        self, clock: Clock, peers: dict[str, Peer], largest: int, copy_bytes: int, seconds: float, verdicts: bool
+        self,
+        clock: Clock,
+        peers: dict[str, Peer],
+        largest: int,
+        copy_bytes: int,
+        seconds: float,
+        verdicts: bool,
+        speculators: Mapping[str, Speculator] | None = None,
     ) -> None:
+        self._speculators = speculators or {}
         self.clock, self._peers, self._largest, self._seconds = clock, peers, largest, seconds
         self._verdicts = verdicts  # what small sizes and a few calls give is none
         self._copied = [torch.empty(copy_bytes, dtype=torch.uint8, device=clock.device) for _ in range(2)]
@@ -112,21 +121,29 @@ class Bench:
     def _inputs(self, point: Point) -> tuple[Pool, list[slice]]:
         cold = self.clock.cold_bytes
         pool = pool_of(point.vocab, point.dtype, point.logits, self._largest, cold, self.clock.device)
-        return pool, pool.inputs(point.batch, 1 if point.cache == "warm" else max(2, -(-cold // point.bytes)))
+        return pool, pool.inputs(point.rows, 1 if point.cache == "warm" else max(2, -(-cold // point.bytes)))
 
     def _bounds(self, place: Place, pool: Pool, inputs: list[slice]) -> Iterator[Bound]:
         """The methods, ours first, made one after the other: what cannot be made is recorded."""
         point = place.point
-        makers: dict[str, Callable[[], Bound]] = {OURS: partial(ours, point, pool, inputs)}
+        our_op = our_verification if point.job in SPECULATIVE else ours
+        makers: dict[str, Callable[[], Bound]] = {OURS: partial(our_op, point, pool, inputs)}
         if place.forced:
             for path in forced_paths(self.clock.device):
-                makers[f"{OURS}, {path}"] = partial(ours, point, pool, inputs, path)
+                makers[f"{OURS}, {path}"] = partial(our_op, point, pool, inputs, path)
         if point.job == EVERYTHING:
             makers[PLAIN] = lambda: ours(replace(point, job=COMBINED), pool, inputs).named(PLAIN)
-        known = {READ: partial(read, pool, inputs), TORCH_SOFTMAX: partial(torch_softmax, point, pool, inputs)}
+        known = {
+            READ: partial(read, pool, inputs),
+            TORCH_SOFTMAX: partial(torch_softmax, point, pool, inputs),
+            PLAIN_DRAWS: partial(plain_draws, point, pool, inputs),
+        }
         for name in methods_of(place):
             if name in known:
                 makers[name] = known[name]
+            elif point.job in SPECULATIVE:
+                if name in self._speculators:
+                    makers[name] = partial(of_speculator, name, self._speculators[name], point, pool, inputs)
             elif name in self._peers:
                 makers[name] = partial(of_peer, name, self._peers[name], point, pool, inputs)
         for name, make in makers.items():

@@ -58,13 +58,28 @@ def ours(point: Point, pool: Pool, inputs: Sequence[slice], path: str | None = N
         return _our_softmax(name, point, pool, inputs, path)
     given = [arguments(point, pool, rows) for rows in inputs]
     made = ops.sample(pool.first(1), **rows_of_arguments(given[0], [0]))._asdict()
-    results = [_outputs(made, point.batch, pool.rows.device) for _ in inputs]
+    results = [outputs(made, point.batch, pool.rows.device) for _ in inputs]
 
     def call(number: int) -> Any:
-        with _using(path):
+        with using(path):
             return ops.sample(pool.rows[inputs[number]], **given[number] | results[number])
 
-    ends = sorted({0, len(inputs) - 1})
+    def want(number: int, some: list[int]) -> Any:
+        return ops.sample(pool.rows[inputs[number]][some].cpu(), **rows_of_arguments(given[number], some))
+
+    return written(name, path, call, results, want)
+
+
+def written(
+    name: str,
+    path: str | None,
+    call: Callable[[int], Any],
+    results: Sequence[dict[str, Tensor]],
+    want: Callable[[int, list[int]], Any],
+) -> Bound:
+    """Our op, which writes into `results`; `want` is what the CPU backend gives for some rows of an input."""
+    ends = sorted({0, len(results) - 1})
+    batch = len(next(iter(results[0].values())))
 
     def poison() -> None:
         for number in ends:
@@ -72,10 +87,9 @@ def ours(point: Point, pool: Pool, inputs: Sequence[slice], path: str | None = N
                 tensor.fill_(0 if tensor.dtype == torch.bool else 97)
 
     def compare() -> None:
-        some = sorted({*range(min(VERIFIED_ROWS, point.batch)), point.batch - 1})
+        some = sorted({*range(min(VERIFIED_ROWS, batch)), batch - 1})
         for number in ends:
-            want = ops.sample(pool.rows[inputs[number]][some].cpu(), **rows_of_arguments(given[number], some))
-            for field, expected in want._asdict().items():
+            for field, expected in want(number, some)._asdict().items():
                 if expected is not None:
                     _check_field(name, field, results[number][field][some].cpu(), expected)
 
@@ -95,7 +109,7 @@ def _check_field(name: str, field: str, got: Tensor, expected: Tensor) -> None:
         raise NotVerified(f"{name} does not give the {field} of the CPU backend")
 
 
-def _outputs(made: dict[str, Tensor | None], batch: int, device: torch.device) -> dict[str, Tensor]:
+def outputs(made: dict[str, Tensor | None], batch: int, device: torch.device) -> dict[str, Tensor]:
     """Tensors for the outputs of a batch, like those that were made for one row."""
     return {
         name: torch.empty(batch, *value.shape[1:], dtype=value.dtype, device=device)
@@ -109,7 +123,7 @@ def _our_softmax(name: str, point: Point, pool: Pool, inputs: Sequence[slice], p
     temperature = torch.full((point.batch,), TEMPERATURE, device=pool.rows.device)
 
     def call(number: int) -> Tensor:
-        with _using(path):
+        with using(path):
             written: Tensor = ops.softmax(pool.rows[inputs[number]], temperature, out=out[number])
         return written
 
@@ -176,7 +190,8 @@ def _drawn_on(draw: Callable[[Tensor, Job], Tensor], device: torch.device) -> Ca
 
 
 @contextmanager
-def _using(path: str | None) -> Iterator[None]:
+def using(path: str | None) -> Iterator[None]:
+    """Force a path by its name."""
     if path is None:
         yield
     else:

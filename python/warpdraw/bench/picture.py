@@ -1,9 +1,10 @@
-"""Draws time against vocabulary size as a small SVG file, readable on light and on dark pages."""
+"""Draws time against a size as a small SVG file, readable on light and on dark pages."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -42,12 +43,25 @@ DARK = """
 Point = tuple[float, float]
 
 
-def picture(document: Mapping[str, Any]) -> str:
-    """The sweep of a document of `warpdraw bench cpu` as SVG: a panel for each cache state, both axes logarithmic."""
+@dataclass(frozen=True)
+class Axis:
+    """What the times are shown against: a key of the records, and words for what was timed, the axis and the sizes."""
+
+    key: str
+    title: str
+    name: str
+    sizes: str
+
+
+VOCABULARY = Axis("vocab", "Time to draw one token", "vocabulary size", "fp32")
+
+
+def picture(document: Mapping[str, Any], axis: Axis = VOCABULARY) -> str:
+    """The sweep of a document of `warpdraw bench` as SVG: a panel for each cache state, both axes logarithmic."""
     records = [record for record in document["results"] if record["series"]]
     lines: dict[str, str] = {record["method"]: record["series"] for record in records}
     panels = list(dict.fromkeys(record["cache"] for record in records))
-    x_of = _axis([record["vocab"] for record in records], PANEL)
+    x_of = _axis([record[axis.key] for record in records], PANEL)
     times = [record["median_us"] for record in records]
     decades = range(math.floor(math.log10(min(times))), math.ceil(math.log10(max(times))) + 1)
     y_of = _axis([10.0**decade for decade in decades], TALL, margin=0)
@@ -58,24 +72,25 @@ def picture(document: Mapping[str, Any]) -> str:
         of_panel = [record for record in records if record["cache"] == cache]
         drawn += _frame(
             left,
-            f"{cache} rows, microseconds by vocabulary size",
-            sorted({record["vocab"] for record in records}),
+            f"{cache} rows, microseconds by {axis.name}",
+            sorted({record[axis.key] for record in records}),
             decades,
             x_of,
             y_of,
         )
         for index, name in enumerate(lines):
-            points = sorted((record["vocab"], record["median_us"]) for record in of_panel if record["method"] == name)
+            points = sorted((record[axis.key], record["median_us"]) for record in of_panel if record["method"] == name)
             drawn += _line(index, lines[name], [(left + x_of(v), TOP + TALL - y_of(t)) for v, t in points])
     where = document["environment"]
+    threads = "one thread" if where.get("threads", 1) == 1 else f"{where['threads']} threads"
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-            "<title>Time of one draw against the size of the vocabulary</title>",
+            f"<title>{axis.title} against the {axis.name}</title>",
             f"<style>{STYLE}{_colours(0)}@media (prefers-color-scheme: dark) {{{DARK}{_colours(1)}}}</style>",
             f'<rect class="page" width="{WIDTH}" height="{HEIGHT}"/>',
-            _text(LEFT, 24, "Time to draw one token", size=16),
-            _text(LEFT, 44, f"{where['cpu']}, one thread, fp32, medians of {document['date'][:10]}", "faint"),
+            _text(LEFT, 24, axis.title, size=16),
+            _text(LEFT, 44, f"{where['cpu']}, {threads}, {axis.sizes}, medians of {document['date'][:10]}", "faint"),
             *drawn,
             *_key(lines),
             "</svg>",
@@ -94,7 +109,7 @@ def _axis(values: Sequence[float], length: float, margin: float = 12) -> Callabl
 def _frame(
     left: float,
     title: str,
-    vocabularies: Sequence[int],
+    places: Sequence[int],
     decades: range,
     x_of: Callable[[float], float],
     y_of: Callable[[float], float],
@@ -104,10 +119,10 @@ def _frame(
         y = TOP + TALL - y_of(10.0**decade)
         made.append(f'<path class="grid" d="M{left} {y:.1f}h{PANEL}"/>')
         made.append(_text(left - 8, y + 4, f"{10.0**decade:,g}", "faint", "end"))
-    for vocab in vocabularies:
-        x = left + x_of(vocab)
+    for at in places:
+        x = left + x_of(at)
         made.append(f'<path class="grid" d="M{x:.1f} {TOP}v{TALL}"/>')
-        short = f"{vocab / 1000:.0f}k" if vocab >= 1000 else str(vocab)
+        short = f"{at / 1000:.0f}k" if at >= 1000 else str(at)
         made.append(_text(x, TOP + TALL + 18, short, "faint", "middle"))
     made.append(f'<rect class="frame" x="{left}" y="{TOP}" width="{PANEL}" height="{TALL}"/>')
     return made

@@ -87,15 +87,20 @@ def check_equal(name: str, tokens: Tensor, expected: Tensor, whose: str) -> None
 
 @lru_cache
 def check_distribution(name: str, draw: Callable[[Tensor, Job], Tensor], job: Job) -> None:
-    """Draws from many copies of one row fall as the reference's probabilities say, by a chi-square test.
-
-    The threshold is ten standard deviations of the statistic above its mean: no run fails by chance.
-    """
+    """Draws from many copies of one row fall as the reference's probabilities say."""
     row = 3 * torch.randn(1, DRAWN_VOCAB, generator=torch.Generator().manual_seed(2024))
     with use("reference"):
         probs = ops.filter_probs(row, **asdict(job), order="hf")[0].double()
-    expected = probs * DRAWS
-    counts = draw(row.expand(DRAWS, -1).contiguous(), job).bincount(minlength=DRAWN_VOCAB).double()
+    check_law(name, draw(row.expand(DRAWS, -1).contiguous(), job), probs)
+
+
+def check_law(name: str, tokens: Tensor, probs: Tensor) -> None:
+    """Tokens fall as probabilities f64 [V] say, by a chi-square test.
+
+    The threshold is ten standard deviations of the statistic above its mean: no run fails by chance.
+    """
+    expected = probs * len(tokens)
+    counts = tokens.bincount(minlength=len(probs)).double()
     rare = expected < 5
     expected = torch.cat([expected[~rare], expected[rare].sum()[None]])
     counts = torch.cat([counts[~rare], counts[rare].sum()[None]])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any, TypeVar
 
 from .eager import ARGMAX_PEER, EAGER_PEER, IDIOM_PEER, eager, eager_weights, idiom, idiom_probs, read_amax, read_dot
 from .job import Absent, Job, Peer
+from .speculation import BEST_SPECULATOR, USUAL_SPECULATOR, Speculator
 
 __all__ = [
     "Absent",
     "Job",
     "Peer",
+    "Speculator",
+    "available",
     "eager",
     "eager_weights",
     "idiom",
@@ -27,7 +31,12 @@ COMPILED_EAGER = "torch.compile of best eager"
 FLASHINFER, FLASHINFER_FLOAT, SONIC = "FlashInfer", "FlashInfer on float32", "sonic-sampler"
 
 
-def _module(name: str, load: str = "load", **options: str) -> Callable[[], Peer]:
+USUAL = "usual eager"
+TRANSFORMERS_SPECULATION = "transformers' _speculative_sampling"
+FLASHINFER_CHAIN = "FlashInfer renorm and chain"
+
+
+def _module(name: str, load: str = "load", **options: str) -> Callable[[], Any]:
     return lambda: getattr(import_module(f".{name}", __name__), load)(**options)
 
 
@@ -50,6 +59,19 @@ GPU_LOADERS: dict[str, Callable[[], Peer]] = {
     SONIC: _module("sonic_sampler"),
 }
 
+# Those that verify drafts by rejection.
+SPECULATORS: dict[str, Callable[[], Speculator]] = {
+    USUAL: lambda: USUAL_SPECULATOR,
+    EAGER: lambda: BEST_SPECULATOR,
+    TRANSFORMERS_SPECULATION: _module("transformers", "load_speculation"),
+    COMPILED_EAGER: _module("compiled", "load_speculation"),
+}
+
+GPU_SPECULATORS: dict[str, Callable[[], Speculator]] = {
+    **{name: SPECULATORS[name] for name in (USUAL, EAGER)},
+    FLASHINFER_CHAIN: _module("flashinfer", "load_speculation"),
+}
+
 # Samplers that cannot be given logits.
 NOT_COMPARABLE = {
     "onnxruntime-genai": "samples only inside a loaded model",
@@ -57,11 +79,22 @@ NOT_COMPARABLE = {
 }
 
 
+Loaded = TypeVar("Loaded")
+
+
 def load_peers(
     skip: dict[str, str], loaders: Mapping[str, Callable[[], Peer]] = LOADERS
 ) -> tuple[dict[str, Peer], dict[str, str]]:
     """The peers that are here, and the reason for each that is not; `skip` names those not wanted, with the reason."""
-    found, absent = {}, {**skip, **NOT_COMPARABLE}
+    found, absent = available(loaders, skip)
+    return found, {**skip, **NOT_COMPARABLE, **absent}
+
+
+def available(
+    loaders: Mapping[str, Callable[[], Loaded]], skip: Mapping[str, str]
+) -> tuple[dict[str, Loaded], dict[str, str]]:
+    """What is here of those that `skip` does not name, and the reasons of what is not."""
+    found, absent = {}, dict(skip)
     for name, load in loaders.items():
         if name not in skip:
             try:

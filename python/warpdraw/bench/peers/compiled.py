@@ -12,6 +12,7 @@ from torch import Tensor
 from ..quietly import quietly
 from .eager import eager_probs, eager_weights, idiom_probs
 from .job import Absent, Job, Peer
+from .speculation import Speculator, best
 
 
 @lru_cache
@@ -33,6 +34,20 @@ def _compiled_best(job: Job) -> Callable[[Tensor], Tensor]:
 
     compiled: Any = torch.compile(tokens, dynamic=False)
     return compiled  # type: ignore[no-any-return]
+
+
+@lru_cache
+def _compiled_speculation(job: Job) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def verify(drafts: Tensor, target: Tensor, draft: Tensor) -> tuple[Tensor, Tensor]:
+        return best(drafts, target, draft, job)
+
+    compiled: Any = torch.compile(verify, dynamic=False)
+    return compiled  # type: ignore[no-any-return]
+
+
+def _verify(drafts: Tensor, target: Tensor, draft: Tensor, job: Job) -> tuple[Tensor, Tensor]:
+    with quietly():
+        return _compiled_speculation(job)(drafts, target, draft)
 
 
 def _call(logits: Tensor, job: Job) -> tuple[Tensor, Tensor]:
@@ -60,6 +75,12 @@ def load_best(device: torch.device | str = "cpu") -> Peer:
         lambda logits, job: _compiled_best(job)(logits),
         any_shape=False,
     )
+
+
+def load_speculation(device: torch.device | str = "cpu") -> Speculator:
+    """The best eager form of verifying drafts."""
+    _try_compiler(device)
+    return Speculator("the best eager form, compiled for the shape; compiling is not counted", _verify)
 
 
 def _try_compiler(device: torch.device | str) -> None:

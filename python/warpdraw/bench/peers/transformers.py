@@ -1,4 +1,4 @@
-"""transformers' logits warpers, as `generate` chains them, and its repetition penalty."""
+"""transformers' logits warpers, as `generate` chains them, its repetition penalty and its speculative sampling."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..quietly import quietly
 from .job import Absent, Job, Peer
+from .speculation import Speculator
 
 
 def _module() -> Any:
@@ -54,3 +55,21 @@ def load() -> Peer:
 def repetition_penalty(penalty: float) -> Any:
     """The processor: call it with ids i64 [B, H] and logits [B, V]."""
     return _module().RepetitionPenaltyLogitsProcessor(penalty)
+
+
+def _verify(drafts: Tensor, target: Tensor, draft: Tensor, job: Job) -> tuple[Tensor, Tensor]:
+    warp, length = _warpers(job), drafts.shape[1]
+    utils = import_module("transformers.generation.utils")
+    p, q = (warp(None, rows[0].float())[None] for rows in (target, draft))
+    tokens, accepted = utils._speculative_sampling(drafts, q, length, p)
+    return torch.nn.functional.pad(tokens, (0, length + 1 - tokens.shape[1]), value=-1), accepted.view(1)
+
+
+def load_speculation() -> Speculator:
+    """What assisted generation calls, which takes one request only."""
+    _module()
+    with quietly():
+        utils = import_module("transformers.generation.utils")
+    if not hasattr(utils, "_speculative_sampling"):
+        raise Absent("this transformers has no _speculative_sampling")
+    return Speculator("float32, the warpers on all rows at once, _speculative_sampling", _verify, one_request=True)
