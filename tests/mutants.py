@@ -21,6 +21,7 @@ class Mutant:
     only_known_answers: str = ""  # why no check of meaning can see it, if none can
     in_vector_kernels: bool = False
     only_avx512: bool = False  # another instruction set has no such code
+    op: str = "sample"  # that shows it
 
 
 MUTANTS = [
@@ -77,7 +78,7 @@ MUTANTS = [
     Mutant("bitmask from the most significant bit", "scalar/edits.h", ">> id % 32 & 1", ">> (31 - id % 32) & 1"),
     Mutant("first word of the bitmask for all", "scalar/edits.h", "edits.bitmask[id / 32]", "edits.bitmask[0]"),
     Mutant("bitmask shorter than the vocabulary", "core/edits.h", "e.vocab <= 32 * e.bitmask.size", "e.vocab >= 0"),
-    Mutant("stop ids are banned a token too long", "core/edits.h", "e.prompt < least", "e.prompt <= least"),
+    Mutant("stop ids are banned a token too long", "core/edits.h", "prompt < least_output", "prompt <= least_output"),
     # Bias and penalties.
     Mutant("bias counts twice", "scalar/edits.h", "+= edits.bias[i]", "+= 2 * edits.bias[i]"),
     Mutant("a bias of NaN is accepted", "core/edits.h", "e.bias[i] == e.bias[i]", "true"),
@@ -252,7 +253,7 @@ MUTANTS = [
         "epsilon(filter, eta(filter, seen))",
     ),
     # The draw.
-    Mutant("equal keys go to the higher id", "scalar/sample.cpp", "if (key > best)", "if (key >= best)"),
+    Mutant("equal keys go to the higher id", "scalar/draw.h", "if (key > best)", "if (key >= best)"),
     Mutant("tiles of 32", "core/numerics.h", "kTile = 64", "kTile = 32"),
     # Reports.
     Mutant(
@@ -388,8 +389,8 @@ MUTANTS = [
     Mutant(
         "token noise by the place in the tile",
         "cpu/*",
-        "Stream::token, std::uint32_t(tile * kTile + begin)",
-        "Stream::token, std::uint32_t(begin)",
+        "for_noise(noise, stream, std::uint32_t(tile * kTile + begin)",
+        "for_noise(noise, stream, std::uint32_t(begin)",
     ),
     Mutant(
         "seed of the neighbouring row",
@@ -479,5 +480,228 @@ MUTANTS = [
         "cpu/*",
         "std::fill_n(out.row(b) + row.vocab, vocab - row.vocab, 0.0f);",
         "",
+    ),
+    # Verification: noise.
+    Mutant(
+        "acceptance shares the noise of the draft's tokens", "core/philox.h", "accept = 3", "accept = 1", op="verify"
+    ),
+    Mutant(
+        "the residual shares the noise of the draft's tokens",
+        "core/philox.h",
+        "residual_token = 5",
+        "residual_token = 1",
+        op="verify",
+    ),
+    Mutant(
+        "the residual shares the noise of the draft's tiles",
+        "core/philox.h",
+        "residual_tile = 4",
+        "residual_tile = 0",
+        op="verify",
+    ),
+    Mutant(
+        "acceptance does not count the steps", "core/verify.h", "drawn.step = std::uint32_t(step[b]);", "", op="verify"
+    ),
+    Mutant("all rows have the first one's position", "core/verify.h", "+ std::uint64_t(depth)}", "}", op="verify"),
+    Mutant(
+        "a uniform number of fp32, which may be 1",
+        "core/verify.h",
+        "(double(r) + 0.5) * 0x1p-32",
+        "float(r) * 0x1p-32f",
+        op="verify",
+    ),
+    Mutant(
+        "all siblings share a uniform number",
+        "core/verify.h",
+        "drawn.bits(Stream::accept, sibling)",
+        "drawn.bits(Stream::accept, 0)",
+        op="verify",
+    ),
+    # Verification: rules.
+    Mutant(
+        "accepts at equality",
+        "core/verify.h",
+        "uniform(r) * double(q) < double(p)",
+        "uniform(r) * double(q) <= double(p)",
+        op="verify",
+    ),
+    Mutant(
+        "accepts what the draft never draws",
+        "core/verify.h",
+        "return q > 0.0f && uniform(r)",
+        "return uniform(r)",
+        op="verify",
+    ),
+    Mutant(
+        "accepts everything",
+        "core/verify.h",
+        "q > 0.0f && uniform(r) * double(q)",
+        "p > 0.0f && 0.0 * double(q)",
+        op="verify",
+    ),
+    Mutant(
+        "the residual may be negative",
+        "core/verify.h",
+        "return left > 0.0f ? left : 0.0f;",
+        "return fabsf(left);",
+        op="verify",
+    ),
+    Mutant(
+        "a residual is not made a distribution again",
+        "core/verify.h",
+        "total ? probability_unit(total) : 0.0f",
+        "total ? 1.0f : 0.0f",
+        op="verify",
+    ),
+    Mutant(
+        "block: a prefix may stand more than surely",
+        "core/verify.h",
+        "return longer < 1.0 ? longer : 1.0;",
+        "return longer;",
+        op="verify",
+    ),
+    Mutant(
+        "block: a prefix ends as if the residual were whole",
+        "core/verify.h",
+        "(z + 1.0 - prefix) < z",
+        "(z + 1.0 - prefix) < 1.0",
+        op="verify",
+    ),
+    Mutant(
+        "block: all drafts always stand",
+        "core/verify.h",
+        "return uniform(r) < prefix;",
+        "return prefix > 0.0;",
+        op="verify",
+    ),
+    Mutant(
+        "block: what the draft never draws stands", "core/verify.h", "if (!(q > 0.0f)) return 0.0;", "", op="verify"
+    ),
+    Mutant("greedy draws", "core/verify.h", "if (method_of(b) == Method::greedy) filter.k = 1;", "", op="verify"),
+    # Verification: requests.
+    Mutant(
+        "-1 is read as a token",
+        "core/verify.h",
+        "return node < drafts && token(b, node + 1) >= 0 ?",
+        "return node < drafts ?",
+        op="verify",
+    ),
+    Mutant("ids outside the vocabulary are read", "core/verify.h", "id < -1 || id >= vocab || ", "", op="verify"),
+    Mutant(
+        "a node may lead to itself",
+        "core/verify.h",
+        "(to > node && to <= drafts)",
+        "(to >= node && to <= drafts)",
+        op="verify",
+    ),
+    Mutant("two nodes may lead to one", "core/verify.h", "return links <= 1;", "return links <= 2;", op="verify"),
+    Mutant("the root may have siblings", "core/verify.h", " || (node == 0 && sibling[0] != kNone)", "", op="verify"),
+    Mutant("block takes trees", "core/verify.h", "valid = valid && tree.is_chain();", "", op="verify"),
+    Mutant(
+        "any draft temperature is valid",
+        "core/verify.h",
+        "valid = has_draft_logits && draft_filter(b).valid;",
+        "valid = has_draft_logits;",
+        op="verify",
+    ),
+    # Verification: the oracle.
+    Mutant(
+        "the bonus token and all others ignore the filters",
+        "scalar/verify.cpp",
+        "return draw(target.row, target.kept, target",
+        "return draw(target.row, target.row.all(), target",
+        op="verify",
+    ),
+    Mutant(
+        "q is not what was sampled",
+        "scalar/verify.cpp",
+        "call_.vocab), call_.draft_filter(b_));",
+        "call_.vocab), make_filter(1.0f, 0, 1.0f, 0.0f, call_.order));",
+        op="verify",
+    ),
+    Mutant(
+        "penalties do not see the drafts",
+        "scalar/verify.cpp",
+        "history_.push_back(std::int32_t(outcome.token));",
+        "",
+        op="verify",
+    ),
+    Mutant(
+        "all rows have the first one's bitmask",
+        "scalar/verify.cpp",
+        "bitmask.of(b_, call_.first_row(b_), node)",
+        "bitmask.of(b_, call_.first_row(b_), 0)",
+        op="verify",
+    ),
+    Mutant(
+        "different drafts are drawn again",
+        "scalar/verify.cpp",
+        "total -= mass(weights_q[token]), weights_q[token] = 0.0f;",
+        "total -= 0;",
+        op="verify",
+    ),
+    Mutant(
+        "a rejection draws from the target",
+        "scalar/verify.cpp",
+        "Masses masses = masses_of(residual.left);",
+        "Masses masses;",
+        op="verify",
+    ),
+    Mutant(
+        "block keeps the first prefix that may stand",
+        "scalar/verify.cpp",
+        "sum_of(masses_of(residual.left)))) end = count;",
+        "sum_of(masses_of(residual.left)))) { end = count; drafted.back(); break; }",
+        op="verify",
+    ),
+    Mutant(
+        "block draws its residual as if the prefix were sure",
+        "scalar/verify.cpp",
+        "Residual residual(target, prefix[std::size_t(end)]);",
+        "Residual residual(target, 1.0);",
+        op="verify",
+    ),
+    # Verification: the vector kernels.
+    Mutant(
+        "vectors: the residual takes nothing off",
+        "cpu/residual.h",
+        "- q.x[i] * refused.taken.unit_q",
+        "- 0.0f * q.x[i]",
+        op="verify",
+    ),
+    Mutant(
+        "vectors: bounds of tiles are too low",
+        "cpu/residual.h",
+        "return keys_of(masses(p), e) * float(kTile);",
+        "return keys_of(masses(p), e);",
+        op="verify",
+    ),
+    Mutant(
+        "vectors: later siblings are not scaled",
+        "cpu/verify.cpp",
+        "scale = residual_scale(residual.mass());",
+        "scale = 1.0f;",
+        op="verify",
+    ),
+    Mutant(
+        "vectors: different drafts are drawn again",
+        "cpu/residual.h",
+        "if (refused_[j].token == token) return 0.0f;",
+        "",
+        op="verify",
+    ),
+    Mutant(
+        "vectors: an early decision takes too little",
+        "cpu/verify.cpp",
+        "accepts(call_.accept_bits(b_, depth, 0), most, residual",
+        "accepts(call_.accept_bits(b_, depth, 0), most * 0.5f, residual",
+        op="verify",
+    ),
+    Mutant(
+        "vectors: penalties do not see the drafts",
+        "cpu/verify.cpp",
+        "edits_.history.size + depth});",
+        "edits_.history.size});",
+        op="verify",
     ),
 ]

@@ -27,6 +27,7 @@ import test_features
 import test_known_answers
 import test_semantics
 import torch
+import verify_checks
 from conftest import BACKENDS
 from mutants import Mutant
 
@@ -200,7 +201,7 @@ class Workshop:
     def plant(self, mutant: Mutant) -> Iterator[tuple[Path, str, bool]]:
         """Libraries with the bug, which backend they are and whether all that includes the changed file has it.
 
-        The first has it in sample alone. Nearly every bug shows there, so most mutants cost a single compilation.
+        The first has it in one op alone. Nearly every bug shows there, so most mutants cost a single compilation.
         """
         path = self.find(mutant)
         root = self.folder / re.sub(r"\W+", "_", mutant.name)
@@ -211,12 +212,12 @@ class Workshop:
         isa = isa_of(mutant, path)
         concerned = [source for source in self.sources_of(isa) if path in self.includes[source]]
         concerned = [source for source in concerned if source == path or source.stem not in UNJUDGED]
-        concerned.sort(key=lambda source: source.stem != "sample")
+        concerned.sort(key=lambda source: source.stem != mutant.op)
         changed: dict[Path, Path] = {}
         for source in concerned:
             changed[source] = self.compiled(root, source, isa)
             complete = len(changed) == len(concerned)
-            if complete or source.stem == "sample":
+            if complete or source.stem == mutant.op:
                 yield self.library(f"{root.name}_{len(changed)}", isa, changed), isa, complete
 
 
@@ -351,11 +352,13 @@ def judgements(isa: str) -> dict[str, Callable[[], object]]:
         "large rows": feature_checks.check_large_rows,
         "steep rows": feature_checks.check_steep_rows,
         "threads": threads,
+        "verification": verify_checks.check_rules,
         "halves": functools.partial(against, (130,), 1, torch.bfloat16),
         "parity": functools.partial(parity, "scalar", (1, 64, 5003), both),
         "independence": functools.partial(checks.check_independence, 10_000),
         "definitions": functools.partial(against, (1, 2, 65, 300, 1000), 1),
         "arithmetic": arithmetic,
+        "lossless": functools.partial(verify_checks.check_games, 5_000),
         "distribution": functools.partial(checks.check_distributions, 2_000 if isa == "scalar" else 5_000),
         "known answers": known_answers,
     }
@@ -365,7 +368,8 @@ def judgements(isa: str) -> dict[str, Callable[[], object]]:
     return made
 
 
-FIRST_SLOW = "halves"
+FIRST_SLOW = "verification"
+VERIFYING = ("verification", "lossless", "small parity")
 
 
 def judge(library: Path, isa: str, names: list[str], pipe: Connection) -> None:
@@ -434,6 +438,8 @@ def first_rejection(workshop: Workshop, mutant: Mutant) -> dict[str, str]:
         names = list(judgements(isa))
         if mutant.only_known_answers:
             names = ["known answers"]
+        elif mutant.op == "verify":
+            names = sorted(names, key=lambda name: name not in VERIFYING)
         elif not complete and FIRST_SLOW in names:
             names = names[: names.index(FIRST_SLOW)]
         found = verdict_on(library, isa, names, all_of_them=False)

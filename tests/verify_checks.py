@@ -470,7 +470,24 @@ def check_rare_uniforms() -> None:
         assert accepts(position, [0.0, likelier], **certain), f"position {position}: not where it turns"
 
 
+def check_steps_draw_anew() -> None:
+    """Each step decides about the same drafts independently."""
+    N = 20_000
+    target, draft = TARGET[:1].expand(N, 2, -1), DRAFT[:1].expand(N, 1, -1)
+    drafts = torch.full((N, 1), int((TARGET[0] - DRAFT[0]).argmin()))  # the least likely to be accepted
+    for method in ("rejection", "block"):
+        first, second = (
+            warpdraw.verify(drafts, target, draft, method, seed=torch.arange(N), step=step).accepted.long()
+            for step in (0, 1)
+        )
+        share = first.double().mean()
+        alone = torch.stack([1 - share, share])
+        counts = torch.bincount(2 * first + second, minlength=4)
+        assert_distribution(counts, torch.outer(alone, alone).flatten(), f"two steps, {method}")
+
+
 RULES = (
+    check_steps_draw_anew,
     check_rare_uniforms,
     check_coupled_is_sample,
     check_greedy,
