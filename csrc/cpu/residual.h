@@ -64,13 +64,19 @@ class Residual {
     return drafted_.weight_of(token);
   }
 
+  // Tiles in which no token can have any mass left are not read.
   template <typename T, typename D>
   std::uint64_t mass_between(const Row<T>& row, const Row<D>& drafted, std::int64_t begin, std::int64_t end) const {
     MassSum sum;
-    row.for_tiles_reaching(target_.keeps().last.x, begin, end, [&](std::int64_t tile) {
-      const Tile left = left_of_tile(target_.weights_of_tile(row, tile), drafted_.weights_of_tile(drafted, tile), tile);
-      for (const Floats v : left.x) sum.add(v * kMassScale);
-    });
+    for (std::int64_t first = begin; first < end; first += kLanes) {
+      const Floats maxima = load(row.maxima + first);
+      Mask mask = at_least(maxima, floats(target_.keeps().last.x)) & above(masses(most_left(maxima)), floats(0.0f));
+      for (; mask; mask &= mask - 1) {
+        const std::int64_t tile = first + __builtin_ctz(mask);
+        const Tile left = left_of_tile(target_.weights_of_tile(row, tile), drafted_.weights_of_tile(drafted, tile), tile);
+        for (const Floats v : left.x) sum.add(v * kMassScale);
+      }
+    }
     return sum.total();
   }
 
@@ -88,11 +94,11 @@ class Residual {
     return p;
   }
 
-  // Upper bounds of the keys of tiles: as if nothing were taken off, and each token were as likely as the largest.
-  WD_MEMBER Floats bounds(Floats maxima, Floats e) const {
+  // No token of a tile has more left than this: as if it were the largest, and nothing were taken off.
+  WD_MEMBER Floats most_left(Floats maxima) const {
     Floats p = weights((min(maxima, floats(target_.highest())) - target_.highest()) * target_.scale()) * unit_p_;
     for (const Refused& refused : refused_) p *= refused.taken.scale;
-    return keys_of(masses(p), e) * float(kTile);
+    return p;
   }
 
   // The tile that wins; -1 if none has any mass. Only tiles that could win are read, the most promising first.
@@ -113,7 +119,8 @@ class Residual {
       Words tile;
       memcpy(&tile, &space.tile[i], sizeof tile);
       const Floats e = exponentials(noise_bits(noise, Stream::residual_tile, tile));
-      const Floats bound = keep(first_lanes(std::int64_t(count - i)), bounds(load(&space.maximum[i]), e));
+      const Floats bound =
+          keep(first_lanes(std::int64_t(count - i)), keys_of(masses(most_left(load(&space.maximum[i]))), e) * float(kTile));
       memcpy(&space.noise[i], &e, sizeof e);
       memcpy(&space.bound[i], &bound, sizeof bound);
       if (const Mask mask = above(bound, floats(most)); mask) {

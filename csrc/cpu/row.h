@@ -31,10 +31,8 @@ template <typename T> struct Row {
   }
 
   // Calls visit(tile) for each tile whose maximum is at least x.
-  template <typename Visit> void for_tiles_reaching(float x, Visit visit) const { for_tiles_reaching(x, 0, tiles, visit); }
-  // The same of a part of them.
-  template <typename Visit> void for_tiles_reaching(float x, std::int64_t begin, std::int64_t end, Visit visit) const {
-    for (std::int64_t tile = begin; tile < end; tile += kLanes)
+  template <typename Visit> void for_tiles_reaching(float x, Visit visit) const {
+    for (std::int64_t tile = 0; tile < tiles; tile += kLanes)
       for (Mask mask = at_least(load(maxima + tile), floats(x)); mask; mask &= mask - 1) visit(tile + __builtin_ctz(mask));
   }
   std::int64_t tiles_reaching(float x) const {
