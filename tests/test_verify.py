@@ -1,5 +1,9 @@
 """verify: every rule on every backend, its errors, and what a call has to say."""
 
+import doctest
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import verify_checks
@@ -137,3 +141,12 @@ def test_tokens_of_32_bits(backend):
     found = warpdraw.verify(**call, tokens=tokens)
     assert found.tokens is tokens
     assert torch.equal(tokens.long(), want.tokens)
+
+
+def test_the_examples_of_the_guide_print_what_it_says():
+    guide = (Path(__file__).parent.parent / "docs" / "verification.md").read_text(encoding="utf-8")
+    session = "\n".join(re.findall(r"^```python\n(.*?)^```$", guide, flags=re.MULTILINE | re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(session, {}, "verification.md", None, None)
+    output = []
+    assert doctest.DocTestRunner(verbose=False).run(test, out=output.append).failed == 0, "".join(output)
+    assert len(test.examples) > 5
