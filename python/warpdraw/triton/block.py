@@ -97,7 +97,7 @@ def block_kernel(
             know_number(drafts, root + draft, UNIT, unit_of(q.total))
             sync()
             unit = unit_of(p.total) * prefix.to(tl.float32)
-            rejections = Rejections(draft, draft + 1, at.request, root)
+            rejections = Rejections(draft, tl.full([], -1, tl.int32), at.request, root)
             left, tile = race_tiles(p, unit, q, drafts, rejections, flt.seed, flt.position, False)
             if (node > 0) & ends_block(bits, prefix, left):
                 end = node
