@@ -27,7 +27,7 @@ DEPTH, FIRST, DRAWN_FROM, NEXT = (tl.constexpr(i) for i in range(4))
 TOKEN, ACCEPTED, LOGPROB, RAW_LOGPROB = (tl.constexpr(i) for i in range(4, 8))
 # Of a draft that was rejected, as in core/verify.h.
 SCALE, UNIT = tl.constexpr(8), tl.constexpr(9)
-FIELDS = tl.constexpr(10)
+FIELDS = tl.constexpr(30)  # with the two distributions of distributions.py
 
 
 class Drafts(NamedTuple):
@@ -197,10 +197,8 @@ def depth_of(drafts, request, node):
     depth = tl.zeros_like(node)
     while node > 0:
         depth += 1
-        if token_of(drafts, request, node) >= 0:
-            node = parent_of(drafts, request, node)
-        else:
-            node = tl.zeros_like(node) - 1
+        is_token = token_of(drafts, request, node) >= 0
+        node = tl.where(is_token, parent_of(drafts, request, node), -1)
     return tl.where(node == 0, depth, -1)
 
 

@@ -8,36 +8,10 @@ import triton
 import triton.language as tl
 
 from . import arithmetic as n
-from .arguments import pointer_of
+from .distributions import read_tile, weights_of
 from .drafts import NEXT, SCALE, UNIT, known, known_number, token_of
-from .filters import chain
-from .overlay import no_overlay
 from .race import entry, entry_index
-from .rows import (
-    CHUNK,
-    NONE,
-    TILE,
-    everything,
-    keeps,
-    list_tiles,
-    listed_tiles,
-    mark,
-    open_row,
-    read_listed,
-    read_tiles,
-    room_of,
-)
-from .sums import highest_kept, mass_kept
-
-
-class Distribution(NamedTuple):
-    """A row after its filters. One without a candidate has no mass, and no token a weight."""
-
-    row: Any
-    interval: Any
-    highest: Any
-    scale: Any
-    total: Any
+from .rows import CHUNK, list_tiles, listed_tiles, mark, read_listed, read_tiles
 
 
 class Rejections(NamedTuple):
@@ -47,65 +21,6 @@ class Rejections(NamedTuple):
     end: Any
     request: Any
     slot: Any  # of the request's root
-
-
-@triton.jit
-def distribution_of(row, inputs, flt, at, ORDER: tl.constexpr, MASS: tl.constexpr):
-    interval, scale, highest = everything(), flt.scale, row.x_max
-    total = tl.full([], 0, tl.int64)
-    if row.x_max >= NONE:
-        interval, scale, _ = chain(row, inputs, flt, at, ORDER)
-        highest = highest_kept(row, interval)
-        if MASS:
-            total = mass_kept(row, highest, scale, interval)
-    return Distribution(row, interval, highest, scale, total)
-
-
-@triton.jit
-def raw_distribution(logits, rooms, at):
-    """Of a row before restrictions, penalties and filters."""
-    tiles = tl.cdiv(logits.size, TILE)
-    room = room_of(rooms, at.slot, tiles)
-    row = open_row(pointer_of(logits, at), logits.size, tiles, room.raw_maxima, no_overlay(), room)
-    scale = tl.full([], n.LOG2E, tl.float32)
-    return Distribution(row, everything(), row.x_max, scale, mass_kept(row, row.x_max, scale, everything()))
-
-
-@triton.jit
-def unit_of(total):
-    """What a weight is multiplied with to be a probability; 0 if there is none."""
-    return tl.where(total > 0, n.probability_unit(tl.where(total > 0, total, 1)), 0.0)
-
-
-@triton.jit
-def read_tile(row, tile):
-    """The logits of one tile, as the row is to be seen, and their ids."""
-    x, id = read_tiles(row.logits, row.vocab, row.overlay, tile + tl.zeros([1], tl.int32), tl.full([1], True, tl.int1))
-    return mark(x, row.marks), id
-
-
-@triton.jit
-def only(values, id, token):
-    """The value of one token of a tile."""
-    return tl.sum(tl.sum(tl.where(id == token, values, 0.0), 1), 0)
-
-
-@triton.jit
-def weights_of(given, x, id):
-    return tl.where(keeps(given.interval, x, id), n.weight(n.exponent(x, given.highest, given.scale)), 0.0)
-
-
-@triton.jit
-def weight_of(given, token):
-    x, id = read_tile(given.row, token // TILE)
-    return only(weights_of(given, x, id), id, token)
-
-
-@triton.jit
-def log_probability_of(given, token):
-    x, id = read_tile(given.row, token // TILE)
-    x = tl.max(tl.max(tl.where(id == token, x, -float("inf")), 1), 0)
-    return n.log_probability(n.exponent(x, given.highest, given.scale), given.total)
 
 
 @triton.jit
