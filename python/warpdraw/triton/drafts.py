@@ -137,11 +137,11 @@ def nodes_are_valid(drafts, request, rows, V):
 
 
 @triton.jit
-def request_is_valid(drafts, inputs, drafted_by, at, rows_given, V, METHOD: tl.constexpr):
+def request_is_valid(drafts, inputs, draft_logits, drafted_by, at, rows_given, V, METHOD: tl.constexpr):
     rule = method_of(drafts, at, METHOD)
     valid = within(rule, COUPLED, GREEDY) & filter_of(inputs, at).valid & is_valid(inputs, at, V)
     compares = (rule != REJECTION) & (rule != BLOCK)
-    if drafted_by is None:
+    if draft_logits is None:
         valid &= compares
     else:
         valid &= compares | filter_of(drafted_by, at).valid
@@ -219,7 +219,7 @@ def write_history(drafts, inputs, histories, at, slot, node, depth):
 
 
 @triton.jit
-def drafts_kernel(drafts, inputs, drafted_by, histories, rows_given, V, METHOD: tl.constexpr):
+def drafts_kernel(drafts, inputs, draft_logits, drafted_by, histories, rows_given, V, METHOD: tl.constexpr):
     """What is known of a slot before any row is read."""
     slot = tl.program_id(0).to(tl.int64)
     at = only_row(slot // drafts.nodes)
@@ -227,7 +227,7 @@ def drafts_kernel(drafts, inputs, drafted_by, histories, rows_given, V, METHOD: 
     node = (slot - request * drafts.nodes).to(tl.int32)
     begin, end = rows_of_request(drafts, request)
     depth = tl.full([], -1, tl.int32)
-    if request_is_valid(drafts, inputs, drafted_by, at, rows_given, V, METHOD):
+    if request_is_valid(drafts, inputs, draft_logits, drafted_by, at, rows_given, V, METHOD):
         if node < end - begin:
             depth = depth_of(drafts, request, node)
         if depth >= 0:

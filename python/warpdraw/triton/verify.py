@@ -261,8 +261,8 @@ def verify(*bound: Any) -> None:
     common = {"METHOD": method, "WANTED": wanted, "RAW": raw}
     rows = (drafts, target, inputs, rooms, draft_logits, drafted_by, draft_rooms)
     launch(
-        drafts_kernel, (slots,), drafts, of_requests, drafted_by, histories, rows_given, V, METHOD=method,
-        warps=WARPS_OF_TILES,
+        drafts_kernel, (slots,), drafts, of_requests, draft_logits, drafted_by, histories, rows_given, V,
+        METHOD=method, warps=WARPS_OF_TILES,
     )  # fmt: skip
     chunks = triton.cdiv(triton.cdiv(V, TILE.value), CHUNK.value)
     grid = (slots, chunks, 1 if draft_logits is None else 2)
