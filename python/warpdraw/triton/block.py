@@ -67,12 +67,10 @@ def block_kernel(
         at = place_of(drafts, slot)
         flt = filter_of(inputs, at)
         p = kept(drafts, slot, OF_TARGET, target, inputs, rooms, at)
-        if RAW:
-            raw = raw_distribution(target, rooms, at)
         step = of_row(drafts.step, at, 0, tl.int64)
         bits = accept_bits(flt.seed, flt.position - 1, step, tl.full([], 0, tl.int32))
         draft = known(drafts, slot, FIRST)
-        drawn = tl.full([], -1, tl.int32)
+        drafted, drawn = tl.full([], -1, tl.int32), tl.full([], -1, tl.int32)
         if draft < 0:
             if (node > 0) & (n.uniform(bits) < prefix):
                 end = node
@@ -97,12 +95,14 @@ def block_kernel(
             prefix = longer_prefix(prefix, p_drafted, weight_of(q, drafted) * unit_of(q.total))
             # No longer one can stand where this one cannot.
             going = prefix > 0.0
-            if going:
-                know(drafts, slot, TOKEN, drafted)
-                if WANTED:
-                    know_number(drafts, slot, LOGPROB, log_probability_of(p, drafted))
-                if RAW:
-                    know_number(drafts, slot, RAW_LOGPROB, log_probability_of(raw, drafted))
+        if RAW:
+            raw = raw_distribution(target, rooms, at)
+        if going:
+            know(drafts, slot, TOKEN, drafted)
+            if WANTED:
+                know_number(drafts, slot, LOGPROB, log_probability_of(p, drafted))
+            if RAW:
+                know_number(drafts, slot, RAW_LOGPROB, log_probability_of(raw, drafted))
         if end == node:
             token = drawn
             if token >= 0:

@@ -86,13 +86,13 @@ def weights_of(given, x, id):
     return tl.where(keeps(given.interval, x, id), n.weight(n.exponent(x, given.highest, given.scale)), 0.0)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def weight_of(given, token):
     x, id = read_tile(given.row, token // TILE)
     return only(weights_of(given, x, id), id, token)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def log_probability_of(given, token):
     x, id = read_tile(given.row, token // TILE)
     x = tl.max(tl.max(tl.where(id == token, x, -float("inf")), 1), 0)
