@@ -8,10 +8,11 @@ import triton
 import triton.language as tl
 
 from . import arithmetic as n
-from .distributions import read_tile, weights_of
-from .drafts import NEXT, SCALE, UNIT, known, known_number, token_of
+from .arguments import of_row
+from .distributions import only, read_tile, unit_of, weights_of
+from .drafts import NEXT, SCALE, UNIT, know_number, known, known_number, token_of
 from .race import entry, entry_index
-from .rows import CHUNK, list_tiles, listed_tiles, mark, read_listed, read_tiles
+from .rows import CHUNK, TILE, list_tiles, listed_tiles, mark, read_listed, read_tiles, sync
 
 
 class Rejections(NamedTuple):
@@ -95,3 +96,41 @@ def accept_bits(seed, position, step, tried):
 @triton.jit
 def accepts(r, q, p):
     return (q > 0.0) & (n.uniform(r) * q.to(tl.float64) < p.to(tl.float64))
+
+
+@triton.jit
+def reject(drafts, at, target, drafted, flt, first, DISTINCT: tl.constexpr):
+    """The first draft that passes its test; if none does, a draw from what they leave of the target."""
+    root = at.slot // drafts.nodes * drafts.nodes
+    step = of_row(drafts.step, at, 0, tl.int64)
+    unit, scale = unit_of(target.total), tl.full([], 1.0, tl.float32)
+    total_q = drafted.total
+    total, tile = tl.full([], 0, tl.int64), tl.full([], 0, tl.int32)
+    token, accepted = tl.full([], -1, tl.int32), tl.full([], -1, tl.int32)
+    draft, tried = first, tl.full([], 0, tl.int32)
+    trying = first >= 0
+    while trying:
+        id = token_of(drafts, at.request, draft)
+        rejections = Rejections(first, draft, at.request, root)
+        lefts, weights_q, ids = left_in_tile(target, unit, drafted, drafts, rejections, id // TILE, DISTINCT)
+        weight_q, unit_q = only(weights_q, ids, id), unit_of(total_q)
+        p = only(lefts, ids, id) * scale
+        if accepts(accept_bits(flt.seed, flt.position, step, tried), weight_q * unit_q, p):
+            token, accepted = id, draft
+            trying = False
+        else:
+            know_number(drafts, root + draft, SCALE, scale)
+            know_number(drafts, root + draft, UNIT, unit_q)
+            sync()
+            draft = known(drafts, root + draft, NEXT)
+            rejections = Rejections(first, draft, at.request, root)
+            total, tile = race_tiles(target, unit, drafted, drafts, rejections, flt.seed, flt.position, DISTINCT)
+            scale = unit_of(total)
+            if DISTINCT:
+                total_q -= n.mass(weight_q)
+            tried += 1
+            trying = (draft >= 0) & (scale > 0.0)
+    if accepted < 0:
+        rejections = Rejections(first, draft, at.request, root)
+        token = race_left(target, unit, drafted, drafts, rejections, total, tile, flt.seed, flt.position, DISTINCT)
+    return token, accepted

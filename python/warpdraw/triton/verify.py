@@ -10,9 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops import verify as op
-from . import arithmetic as n
 from . import overlay
-from .arguments import Inputs, Nodes, Number, Table, argument, inputs_of, named, names_of, of_row, rows_of, store
+from .arguments import Inputs, Nodes, Number, Table, argument, inputs_of, named, names_of, rows_of, store
 from .block import block_kernel
 from .distributions import (
     OF_DRAFTS,
@@ -22,9 +21,7 @@ from .distributions import (
     filter_at,
     kept,
     log_probability_of,
-    only,
     raw_distribution,
-    unit_of,
 )
 from .drafts import (
     ACCEPTED,
@@ -38,9 +35,7 @@ from .drafts import (
     NEXT,
     RAW_LOGPROB,
     REJECTION,
-    SCALE,
     TOKEN,
-    UNIT,
     Drafts,
     drafts_kernel,
     know,
@@ -55,8 +50,8 @@ from .drafts import (
 from .launch import WARPS_OF_TILES, Kernel, launch
 from .race import race
 from .report import fill
-from .residual import Rejections, accept_bits, accepts, left_in_tile, race_left, race_tiles
-from .rows import CHUNK, NONE, TILE, find_maxima, rooms_for, row_at, sync
+from .residual import reject
+from .rows import CHUNK, NONE, TILE, find_maxima, rooms_for, row_at
 
 Outputs = names_of("Outputs", op.contract.outputs)
 OF_HISTORY = (
@@ -89,44 +84,6 @@ def draft_of(drafts, request, root, first, token):
         else:
             draft = known(drafts, root + draft, NEXT)
     return found
-
-
-@triton.jit
-def reject(drafts, at, target, drafted, flt, first, DISTINCT: tl.constexpr):
-    """The first draft that passes its test; if none does, a draw from what they leave of the target."""
-    root = at.slot // drafts.nodes * drafts.nodes
-    step = of_row(drafts.step, at, 0, tl.int64)
-    unit, scale = unit_of(target.total), tl.full([], 1.0, tl.float32)
-    total_q = drafted.total
-    total, tile = tl.full([], 0, tl.int64), tl.full([], 0, tl.int32)
-    token, accepted = tl.full([], -1, tl.int32), tl.full([], -1, tl.int32)
-    draft, tried = first, tl.full([], 0, tl.int32)
-    trying = first >= 0
-    while trying:
-        id = token_of(drafts, at.request, draft)
-        rejections = Rejections(first, draft, at.request, root)
-        lefts, weights_q, ids = left_in_tile(target, unit, drafted, drafts, rejections, id // TILE, DISTINCT)
-        weight_q, unit_q = only(weights_q, ids, id), unit_of(total_q)
-        p = only(lefts, ids, id) * scale
-        if accepts(accept_bits(flt.seed, flt.position, step, tried), weight_q * unit_q, p):
-            token, accepted = id, draft
-            trying = False
-        else:
-            know_number(drafts, root + draft, SCALE, scale)
-            know_number(drafts, root + draft, UNIT, unit_q)
-            sync()
-            draft = known(drafts, root + draft, NEXT)
-            rejections = Rejections(first, draft, at.request, root)
-            total, tile = race_tiles(target, unit, drafted, drafts, rejections, flt.seed, flt.position, DISTINCT)
-            scale = unit_of(total)
-            if DISTINCT:
-                total_q -= n.mass(weight_q)
-            tried += 1
-            trying = (draft >= 0) & (scale > 0.0)
-    if accepted < 0:
-        rejections = Rejections(first, draft, at.request, root)
-        token = race_left(target, unit, drafted, drafts, rejections, total, tile, flt.seed, flt.position, DISTINCT)
-    return token, accepted
 
 
 @triton.jit
