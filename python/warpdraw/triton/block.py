@@ -7,6 +7,7 @@ import triton.language as tl
 
 from . import arithmetic as n
 from .arguments import of_row
+from .distributions import OF_DRAFTS, OF_TARGET, kept, log_probability_of, raw_distribution, unit_of, weight_of
 from .drafts import (
     ACCEPTED,
     BLOCK,
@@ -27,18 +28,8 @@ from .drafts import (
 )
 from .filters import filter_of
 from .race import race
-from .residual import (
-    Rejections,
-    accept_bits,
-    distribution_of,
-    log_probability_of,
-    race_left,
-    race_tiles,
-    raw_distribution,
-    unit_of,
-    weight_of,
-)
-from .rows import NONE, row_at, sync
+from .residual import Rejections, accept_bits, race_left, race_tiles
+from .rows import NONE, sync
 
 
 @triton.jit
@@ -59,7 +50,7 @@ def ends_block(r, prefix, residual):
 @triton.jit
 def block_kernel(
     drafts, target, inputs, rooms, draft_logits, drafted_by, draft_rooms,
-    ORDER: tl.constexpr, METHOD: tl.constexpr, WANTED: tl.constexpr, RAW: tl.constexpr,
+    METHOD: tl.constexpr, WANTED: tl.constexpr, RAW: tl.constexpr,
 ):  # fmt: skip
     root = tl.program_id(0).to(tl.int64) * drafts.nodes
     going = known(drafts, root, DEPTH) >= 0
@@ -75,45 +66,43 @@ def block_kernel(
         slot = root + node
         at = place_of(drafts, slot)
         flt = filter_of(inputs, at)
-        row = row_at(target, inputs, rooms, at)
-        p = distribution_of(row, inputs, flt, at, ORDER, True)
-        if RAW:
-            raw = raw_distribution(target, rooms, at)
+        p = kept(drafts, slot, OF_TARGET, target, inputs, rooms, at)
         step = of_row(drafts.step, at, 0, tl.int64)
         bits = accept_bits(flt.seed, flt.position - 1, step, tl.full([], 0, tl.int32))
         draft = known(drafts, slot, FIRST)
-        drawn = tl.full([], -1, tl.int32)
+        drafted, drawn = tl.full([], -1, tl.int32), tl.full([], -1, tl.int32)
         if draft < 0:
             if (node > 0) & (n.uniform(bits) < prefix):
                 end = node
-            if (end == node) & (row.x_max >= NONE):
-                drawn, _ = race(row, p.interval, p.highest, p.scale, flt.seed, flt.position)
+            if (end == node) & (p.row.x_max >= NONE):
+                drawn, _ = race(p.row, p.interval, p.highest, p.scale, flt.seed, flt.position)
             going = False
         else:
             at_q = place_of_drafted(drafts, slot)
-            row_q = row_at(draft_logits, drafted_by, draft_rooms, at_q)
-            q = distribution_of(row_q, drafted_by, filter_of(drafted_by, at_q), at_q, ORDER, True)
+            q = kept(drafts, slot, OF_DRAFTS, draft_logits, drafted_by, draft_rooms, at_q)
             know_number(drafts, root + draft, SCALE, tl.full([], 1.0, tl.float32))
             know_number(drafts, root + draft, UNIT, unit_of(q.total))
             sync()
             unit = unit_of(p.total) * prefix.to(tl.float32)
-            rejections = Rejections(draft, draft + 1, at.request, root)
+            rejections = Rejections(draft, tl.full([], -1, tl.int32), at.request, root)
             left, tile = race_tiles(p, unit, q, drafts, rejections, flt.seed, flt.position, False)
             if (node > 0) & ends_block(bits, prefix, left):
                 end = node
-            if (end == node) & (row.x_max >= NONE):
+            if (end == node) & (p.row.x_max >= NONE):
                 drawn = race_left(p, unit, q, drafts, rejections, left, tile, flt.seed, flt.position, False)
             drafted = token_of(drafts, at.request, draft)
             p_drafted = weight_of(p, drafted) * unit_of(p.total)
             prefix = longer_prefix(prefix, p_drafted, weight_of(q, drafted) * unit_of(q.total))
             # No longer one can stand where this one cannot.
             going = prefix > 0.0
-            if going:
-                know(drafts, slot, TOKEN, drafted)
-                if WANTED:
-                    know_number(drafts, slot, LOGPROB, log_probability_of(p, drafted))
-                if RAW:
-                    know_number(drafts, slot, RAW_LOGPROB, log_probability_of(raw, drafted))
+        if RAW:
+            raw = raw_distribution(target, rooms, at)
+        if going:
+            know(drafts, slot, TOKEN, drafted)
+            if WANTED:
+                know_number(drafts, slot, LOGPROB, log_probability_of(p, drafted))
+            if RAW:
+                know_number(drafts, slot, RAW_LOGPROB, log_probability_of(raw, drafted))
         if end == node:
             token = drawn
             if token >= 0:

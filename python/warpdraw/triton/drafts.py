@@ -27,7 +27,7 @@ DEPTH, FIRST, DRAWN_FROM, NEXT = (tl.constexpr(i) for i in range(4))
 TOKEN, ACCEPTED, LOGPROB, RAW_LOGPROB = (tl.constexpr(i) for i in range(4, 8))
 # Of a draft that was rejected, as in core/verify.h.
 SCALE, UNIT = tl.constexpr(8), tl.constexpr(9)
-FIELDS = tl.constexpr(10)
+FIELDS = tl.constexpr(30)  # with the two distributions of distributions.py
 
 
 class Drafts(NamedTuple):
@@ -137,11 +137,11 @@ def nodes_are_valid(drafts, request, rows, V):
 
 
 @triton.jit
-def request_is_valid(drafts, inputs, drafted_by, at, rows_given, V, METHOD: tl.constexpr):
+def request_is_valid(drafts, inputs, draft_logits, drafted_by, at, rows_given, V, METHOD: tl.constexpr):
     rule = method_of(drafts, at, METHOD)
     valid = within(rule, COUPLED, GREEDY) & filter_of(inputs, at).valid & is_valid(inputs, at, V)
     compares = (rule != REJECTION) & (rule != BLOCK)
-    if drafted_by is None:
+    if draft_logits is None:
         valid &= compares
     else:
         valid &= compares | filter_of(drafted_by, at).valid
@@ -197,10 +197,8 @@ def depth_of(drafts, request, node):
     depth = tl.zeros_like(node)
     while node > 0:
         depth += 1
-        if token_of(drafts, request, node) >= 0:
-            node = parent_of(drafts, request, node)
-        else:
-            node = tl.zeros_like(node) - 1
+        is_token = token_of(drafts, request, node) >= 0
+        node = tl.where(is_token, parent_of(drafts, request, node), -1)
     return tl.where(node == 0, depth, -1)
 
 
@@ -221,7 +219,7 @@ def write_history(drafts, inputs, histories, at, slot, node, depth):
 
 
 @triton.jit
-def drafts_kernel(drafts, inputs, drafted_by, histories, rows_given, V, METHOD: tl.constexpr):
+def drafts_kernel(drafts, inputs, draft_logits, drafted_by, histories, rows_given, V, METHOD: tl.constexpr):
     """What is known of a slot before any row is read."""
     slot = tl.program_id(0).to(tl.int64)
     at = only_row(slot // drafts.nodes)
@@ -229,7 +227,7 @@ def drafts_kernel(drafts, inputs, drafted_by, histories, rows_given, V, METHOD: 
     node = (slot - request * drafts.nodes).to(tl.int32)
     begin, end = rows_of_request(drafts, request)
     depth = tl.full([], -1, tl.int32)
-    if request_is_valid(drafts, inputs, drafted_by, at, rows_given, V, METHOD):
+    if request_is_valid(drafts, inputs, draft_logits, drafted_by, at, rows_given, V, METHOD):
         if node < end - begin:
             depth = depth_of(drafts, request, node)
         if depth >= 0:

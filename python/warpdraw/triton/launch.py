@@ -1,4 +1,4 @@
-"""How an op's kernels run: on the device of its tensors, two launches a call; counted like a native kernel's."""
+"""How an op's kernels run: on the device of its tensors, mostly two launches a call; counted like a native kernel's."""
 
 from __future__ import annotations
 

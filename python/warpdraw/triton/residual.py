@@ -8,36 +8,11 @@ import triton
 import triton.language as tl
 
 from . import arithmetic as n
-from .arguments import pointer_of
-from .drafts import NEXT, SCALE, UNIT, known, known_number, token_of
-from .filters import chain
-from .overlay import no_overlay
+from .arguments import of_row
+from .distributions import only, read_tile, unit_of, weights_of
+from .drafts import NEXT, SCALE, UNIT, know_number, known, known_number, token_of
 from .race import entry, entry_index
-from .rows import (
-    CHUNK,
-    NONE,
-    TILE,
-    everything,
-    keeps,
-    list_tiles,
-    listed_tiles,
-    mark,
-    open_row,
-    read_listed,
-    read_tiles,
-    room_of,
-)
-from .sums import highest_kept, mass_kept
-
-
-class Distribution(NamedTuple):
-    """A row after its filters. One without a candidate has no mass, and no token a weight."""
-
-    row: Any
-    interval: Any
-    highest: Any
-    scale: Any
-    total: Any
+from .rows import CHUNK, TILE, list_tiles, listed_tiles, mark, read_listed, read_tiles, sync
 
 
 class Rejections(NamedTuple):
@@ -47,65 +22,6 @@ class Rejections(NamedTuple):
     end: Any
     request: Any
     slot: Any  # of the request's root
-
-
-@triton.jit
-def distribution_of(row, inputs, flt, at, ORDER: tl.constexpr, MASS: tl.constexpr):
-    interval, scale, highest = everything(), flt.scale, row.x_max
-    total = tl.full([], 0, tl.int64)
-    if row.x_max >= NONE:
-        interval, scale, _ = chain(row, inputs, flt, at, ORDER)
-        highest = highest_kept(row, interval)
-        if MASS:
-            total = mass_kept(row, highest, scale, interval)
-    return Distribution(row, interval, highest, scale, total)
-
-
-@triton.jit
-def raw_distribution(logits, rooms, at):
-    """Of a row before restrictions, penalties and filters."""
-    tiles = tl.cdiv(logits.size, TILE)
-    room = room_of(rooms, at.slot, tiles)
-    row = open_row(pointer_of(logits, at), logits.size, tiles, room.raw_maxima, no_overlay(), room)
-    scale = tl.full([], n.LOG2E, tl.float32)
-    return Distribution(row, everything(), row.x_max, scale, mass_kept(row, row.x_max, scale, everything()))
-
-
-@triton.jit
-def unit_of(total):
-    """What a weight is multiplied with to be a probability; 0 if there is none."""
-    return tl.where(total > 0, n.probability_unit(tl.where(total > 0, total, 1)), 0.0)
-
-
-@triton.jit
-def read_tile(row, tile):
-    """The logits of one tile, as the row is to be seen, and their ids."""
-    x, id = read_tiles(row.logits, row.vocab, row.overlay, tile + tl.zeros([1], tl.int32), tl.full([1], True, tl.int1))
-    return mark(x, row.marks), id
-
-
-@triton.jit
-def only(values, id, token):
-    """The value of one token of a tile."""
-    return tl.sum(tl.sum(tl.where(id == token, values, 0.0), 1), 0)
-
-
-@triton.jit
-def weights_of(given, x, id):
-    return tl.where(keeps(given.interval, x, id), n.weight(n.exponent(x, given.highest, given.scale)), 0.0)
-
-
-@triton.jit
-def weight_of(given, token):
-    x, id = read_tile(given.row, token // TILE)
-    return only(weights_of(given, x, id), id, token)
-
-
-@triton.jit
-def log_probability_of(given, token):
-    x, id = read_tile(given.row, token // TILE)
-    x = tl.max(tl.max(tl.where(id == token, x, -float("inf")), 1), 0)
-    return n.log_probability(n.exponent(x, given.highest, given.scale), given.total)
 
 
 @triton.jit
@@ -180,3 +96,41 @@ def accept_bits(seed, position, step, tried):
 @triton.jit
 def accepts(r, q, p):
     return (q > 0.0) & (n.uniform(r) * q.to(tl.float64) < p.to(tl.float64))
+
+
+@triton.jit
+def reject(drafts, at, target, drafted, flt, first, DISTINCT: tl.constexpr):
+    """The first draft that passes its test; if none does, a draw from what they leave of the target."""
+    root = at.slot // drafts.nodes * drafts.nodes
+    step = of_row(drafts.step, at, 0, tl.int64)
+    unit, scale = unit_of(target.total), tl.full([], 1.0, tl.float32)
+    total_q = drafted.total
+    total, tile = tl.full([], 0, tl.int64), tl.full([], 0, tl.int32)
+    token, accepted = tl.full([], -1, tl.int32), tl.full([], -1, tl.int32)
+    draft, tried = first, tl.full([], 0, tl.int32)
+    trying = first >= 0
+    while trying:
+        id = token_of(drafts, at.request, draft)
+        rejections = Rejections(first, draft, at.request, root)
+        lefts, weights_q, ids = left_in_tile(target, unit, drafted, drafts, rejections, id // TILE, DISTINCT)
+        weight_q, unit_q = only(weights_q, ids, id), unit_of(total_q)
+        p = only(lefts, ids, id) * scale
+        if accepts(accept_bits(flt.seed, flt.position, step, tried), weight_q * unit_q, p):
+            token, accepted = id, draft
+            trying = False
+        else:
+            know_number(drafts, root + draft, SCALE, scale)
+            know_number(drafts, root + draft, UNIT, unit_q)
+            sync()
+            draft = known(drafts, root + draft, NEXT)
+            rejections = Rejections(first, draft, at.request, root)
+            total, tile = race_tiles(target, unit, drafted, drafts, rejections, flt.seed, flt.position, DISTINCT)
+            scale = unit_of(total)
+            if DISTINCT:
+                total_q -= n.mass(weight_q)
+            tried += 1
+            trying = (draft >= 0) & (scale > 0.0)
+    if accepted < 0:
+        rejections = Rejections(first, draft, at.request, root)
+        token = race_left(target, unit, drafted, drafts, rejections, total, tile, flt.seed, flt.position, DISTINCT)
+    return token, accepted

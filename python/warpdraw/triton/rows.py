@@ -264,8 +264,15 @@ def open_row(logits, vocab, tiles, maxima, overlay, room):
 @triton.jit
 def row_at(logits, inputs, rooms, at):
     """A row whose maxima were found."""
+    row = row_again(logits, inputs, rooms, at, tl.full([], 0.0, tl.float32), tl.full([], False, tl.int1))
+    return open_row(row.logits, row.vocab, row.tiles, row.maxima, row.overlay, row.room)
+
+
+@triton.jit
+def row_again(logits, inputs, rooms, at, x_max, marks):
+    """A row that was open before."""
     V = logits.size
     tiles = tl.cdiv(V, TILE)
     room = room_of(rooms, at.slot, tiles)
     overlay = overlays.overlay_of(inputs, at, V, room.edits)
-    return open_row(pointer_of(logits, at), edits.vocab_of(inputs, at, V), tiles, room.maxima, overlay, room)
+    return Row(pointer_of(logits, at), edits.vocab_of(inputs, at, V), tiles, room.maxima, overlay, x_max, marks, room)

@@ -1,4 +1,4 @@
-"""verify: what comes of every node of the drafts, each by a program of its own; then the way that leads through them."""
+"""verify: what comes of every node of the drafts, each by a program of its own; then the way that is taken."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops import verify as op
-from . import arithmetic as n
 from . import overlay
-from .arguments import Inputs, Nodes, Number, Table, argument, inputs_of, named, names_of, of_row, rows_of, store
+from .arguments import Inputs, Nodes, Number, Table, argument, inputs_of, named, names_of, rows_of, store
 from .block import block_kernel
+from .distributions import (
+    OF_DRAFTS,
+    OF_TARGET,
+    distribution_of,
+    distributions_kernel,
+    filter_at,
+    kept,
+    log_probability_of,
+    raw_distribution,
+)
 from .drafts import (
     ACCEPTED,
     BLOCK,
@@ -21,15 +30,12 @@ from .drafts import (
     DRAWN_FROM,
     FIELDS,
     FIRST,
-    GREEDY,
     LOGPROB,
     MIXED,
     NEXT,
     RAW_LOGPROB,
     REJECTION,
-    SCALE,
     TOKEN,
-    UNIT,
     Drafts,
     drafts_kernel,
     know,
@@ -41,30 +47,17 @@ from .drafts import (
     place_of_drafted,
     token_of,
 )
-from .filters import Filter, filter_of
 from .launch import WARPS_OF_TILES, Kernel, launch
 from .race import race
 from .report import fill
-from .residual import (
-    Rejections,
-    accept_bits,
-    accepts,
-    distribution_of,
-    left_in_tile,
-    log_probability_of,
-    only,
-    race_left,
-    race_tiles,
-    raw_distribution,
-    unit_of,
-)
-from .rows import CHUNK, NONE, TILE, find_maxima, rooms_for, row_at, sync
+from .residual import reject
+from .rows import CHUNK, NONE, TILE, find_maxima, rooms_for, row_at
 
 Outputs = names_of("Outputs", op.contract.outputs)
 OF_HISTORY = (
     "repetition_penalty", "frequency_penalty", "presence_penalty", "dry_multiplier", "no_repeat_ngram",
 )  # fmt: skip
-OF_DRAFTS = ("temperature", "top_k", "top_p", "min_p")
+OF_FILTER = ("temperature", "top_k", "top_p", "min_p")
 WARPS_OF_DRAFTS = 1
 
 
@@ -81,13 +74,6 @@ def maxima_kernel(drafts, target, inputs, rooms, draft_logits, drafted_by, draft
 
 
 @triton.jit
-def first_only(flt, only):
-    """A filter that keeps no more than the first token, if `only` is set."""
-    k = tl.where(only, 1, flt.k)
-    return Filter(flt.valid, flt.greedy | only, k, flt.temperature, flt.scale, flt.seed, flt.position)
-
-
-@triton.jit
 def draft_of(drafts, request, root, first, token):
     """The first draft in the list that is a token; -1 if none is."""
     draft, found = first, tl.zeros_like(first) - 1
@@ -98,44 +84,6 @@ def draft_of(drafts, request, root, first, token):
         else:
             draft = known(drafts, root + draft, NEXT)
     return found
-
-
-@triton.jit
-def reject(drafts, at, target, drafted, flt, first, DISTINCT: tl.constexpr):
-    """The first draft that passes its test; if none does, a draw from what they leave of the target."""
-    root = at.slot // drafts.nodes * drafts.nodes
-    step = of_row(drafts.step, at, 0, tl.int64)
-    unit, scale = unit_of(target.total), tl.full([], 1.0, tl.float32)
-    total_q = drafted.total
-    total, tile = tl.full([], 0, tl.int64), tl.full([], 0, tl.int32)
-    token, accepted = tl.full([], -1, tl.int32), tl.full([], -1, tl.int32)
-    draft, tried = first, tl.full([], 0, tl.int32)
-    trying = first >= 0
-    while trying:
-        id = token_of(drafts, at.request, draft)
-        rejections = Rejections(first, draft, at.request, root)
-        lefts, weights_q, ids = left_in_tile(target, unit, drafted, drafts, rejections, id // TILE, DISTINCT)
-        weight_q, unit_q = only(weights_q, ids, id), unit_of(total_q)
-        p = only(lefts, ids, id) * scale
-        if accepts(accept_bits(flt.seed, flt.position, step, tried), weight_q * unit_q, p):
-            token, accepted = id, draft
-            trying = False
-        else:
-            know_number(drafts, root + draft, SCALE, scale)
-            know_number(drafts, root + draft, UNIT, unit_q)
-            sync()
-            draft = known(drafts, root + draft, NEXT)
-            rejections = Rejections(first, draft, at.request, root)
-            total, tile = race_tiles(target, unit, drafted, drafts, rejections, flt.seed, flt.position, DISTINCT)
-            scale = unit_of(total)
-            if DISTINCT:
-                total_q -= n.mass(weight_q)
-            tried += 1
-            trying = (draft >= 0) & (scale > 0.0)
-    if accepted < 0:
-        rejections = Rejections(first, draft, at.request, root)
-        token = race_left(target, unit, drafted, drafts, rejections, total, tile, flt.seed, flt.position, DISTINCT)
-    return token, accepted
 
 
 @triton.jit
@@ -151,26 +99,28 @@ def nodes_kernel(
         rule = method_of(drafts, at, METHOD)
         if rule != BLOCK:
             first = known(drafts, slot, FIRST)
-            flt = first_only(filter_of(inputs, at), rule == GREEDY)
-            row = row_at(target, inputs, rooms, at)
+            flt = filter_at(drafts, inputs, at, METHOD)
+            if draft_logits is None:
+                p = distribution_of(row_at(target, inputs, rooms, at), inputs, flt, at, ORDER, WANTED)
+            else:
+                p = kept(drafts, slot, OF_TARGET, target, inputs, rooms, at)
             token, accepted = tl.full([], -1, tl.int32), tl.full([], -1, tl.int32)
-            if row.x_max >= NONE:
-                p = distribution_of(row, inputs, flt, at, ORDER, WANTED or (draft_logits is not None))
+            if p.row.x_max >= NONE:
                 draws = True
                 if draft_logits is not None:
                     draws = known(drafts, slot, DRAWN_FROM) < 0
                 if draws:
-                    token, _ = race(row, p.interval, p.highest, p.scale, flt.seed, flt.position)
+                    token, _ = race(p.row, p.interval, p.highest, p.scale, flt.seed, flt.position)
                     accepted = draft_of(drafts, at.request, slot - slot % drafts.nodes, first, token)
                 elif draft_logits is not None:
                     at_q = place_of_drafted(drafts, slot)
-                    row_q = row_at(draft_logits, drafted_by, draft_rooms, at_q)
-                    q = distribution_of(row_q, drafted_by, filter_of(drafted_by, at_q), at_q, ORDER, True)
+                    q = kept(drafts, slot, OF_DRAFTS, draft_logits, drafted_by, draft_rooms, at_q)
                     token, accepted = reject(drafts, at, p, q, flt, first, DISTINCT)
                 if WANTED:
                     know_number(drafts, slot, LOGPROB, log_probability_of(p, token))
                 if RAW:
-                    know_number(drafts, slot, RAW_LOGPROB, log_probability_of(raw_distribution(target, rooms, at), token))
+                    raw = raw_distribution(target, rooms, at)
+                    know_number(drafts, slot, RAW_LOGPROB, log_probability_of(raw, token))
             know(drafts, slot, TOKEN, token)
             know(drafts, slot, ACCEPTED, accepted)
 
@@ -248,7 +198,7 @@ def verify(*bound: Any) -> None:
     drafted_by, draft_rooms = None, None
     if draft_logits is not None:
         nothing = Inputs(*[None] * len(Inputs._fields))
-        drafted_by = nothing._replace(**{name: given(f"draft_{name}") for name in OF_DRAFTS})
+        drafted_by = nothing._replace(**{name: given(f"draft_{name}") for name in OF_FILTER})
         draft_rooms = rooms_for(slots, V, 0, device)
 
     # What requests say, and what their nodes do: the bitmask is by node, and so is the history if anything reads it.
@@ -265,18 +215,20 @@ def verify(*bound: Any) -> None:
     outputs = Outputs(*[rows_of(call[spec.name]) for spec in op.contract.outputs])
     wanted, raw = outputs.logprob is not None, outputs.raw_logprob is not None
     rows_given = nodes if offsets is None else logits.shape[0]
-    common = {"ORDER": call["order"], "METHOD": method, "WANTED": wanted, "RAW": raw}
+    common = {"METHOD": method, "WANTED": wanted, "RAW": raw}
     rows = (drafts, target, inputs, rooms, draft_logits, drafted_by, draft_rooms)
     launch(
-        drafts_kernel, (slots,), drafts, of_requests, drafted_by, histories, rows_given, V, METHOD=method,
-        warps=WARPS_OF_TILES,
+        drafts_kernel, (slots,), drafts, of_requests, draft_logits, drafted_by, histories, rows_given, V,
+        METHOD=method, warps=WARPS_OF_TILES,
     )  # fmt: skip
     chunks = triton.cdiv(triton.cdiv(V, TILE.value), CHUNK.value)
     grid = (slots, chunks, 1 if draft_logits is None else 2)
     launch(maxima_kernel, grid, *rows, RAW=raw, warps=WARPS_OF_TILES)
+    if draft_logits is not None:
+        launch(distributions_kernel, (slots, 2), *rows, ORDER=call["order"], METHOD=method)
     if method != BLOCK.value:
         distinct = op.contract.word("siblings", call["siblings"]) == "distinct"
-        launch(nodes_kernel, (slots,), *rows, DISTINCT=distinct, **common)
+        launch(nodes_kernel, (slots,), *rows, ORDER=call["order"], DISTINCT=distinct, **common)
     if draft_logits is not None and method in (BLOCK.value, MIXED.value) and drafts.first_child is None:
         launch(block_kernel, (requests,), *rows, **common)
     launch(way_kernel, (requests,), drafts, outputs, warps=WARPS_OF_DRAFTS)
