@@ -52,20 +52,9 @@ def is_refused(game, count=200_000):
 # The classes of bugs.
 
 
-def test_1_noise_is_not_shared_by_the_decisions_of_a_step():
+def test_1_noise_is_not_shared_by_the_decisions_of_a_step(native):
     """Draft, acceptance and residual draw from streams of their own, also where the draft has the request's seed."""
-    seeds, K, N = torch.arange(200_000), 1, 200_000
-    logits = verify_checks.TARGET[:1].expand(N, -1)
-    draft = verify_checks.DRAFT[:1].expand(N, -1)
-    drafts = warpdraw.sample(draft, seed=seeds).tokens[:, None]
-    result = warpdraw.verify(drafts, logits[:, None].expand(-1, K + 1, -1), draft[:, None], "rejection", seed=seeds)
-    rejected = result.accepted == 0
-    left = (logits[0].softmax(-1) - draft[0].softmax(-1)).clamp(min=0.0).double()
-    for token in drafts.unique().tolist():  # whatever was rejected, the residual is the same
-        rows = rejected & (drafts[:, 0] == token)
-        if rows.sum() > 1000:
-            counts = torch.bincount(result.tokens[rows, 0], minlength=verify_checks.V)
-            verify_checks.assert_distribution(counts, left / left.sum(), f"after draft {token}")
+    verify_checks.check_noise_is_not_shared()
 
 
 def test_2_block_verification_draws_anew_in_every_step():

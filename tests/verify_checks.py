@@ -470,6 +470,24 @@ def check_rare_uniforms() -> None:
         assert accepts(position, [0.0, likelier], **certain), f"position {position}: not where it turns"
 
 
+def check_noise_is_not_shared() -> None:
+    """Whatever draft was rejected, what comes instead follows the same residual, under the draft's own seed too."""
+    N = 50_000
+    left = (TARGET[0].double().softmax(-1) - DRAFT[0].double().softmax(-1)).clamp(min=0.0)
+    for spread in (1, 43):
+        target, draft = (spread_out(rows[:1], spread).expand(N, -1) for rows in (TARGET, DRAFT))
+        drafts = warpdraw.sample(draft, seed=torch.arange(N)).tokens[:, None]
+        result = warpdraw.verify(
+            drafts, target[:, None].expand(-1, 2, -1), draft[:, None], "rejection", seed=torch.arange(N)
+        )
+        assert 0.05 < (result.accepted == 0).double().mean() < 0.95
+        for token in drafts.unique().tolist():
+            rows = (result.accepted == 0) & (drafts[:, 0] == token)
+            if rows.sum() > 500:
+                counts = torch.bincount(result.tokens[rows, 0] // spread, minlength=V)
+                assert_distribution(counts, left / left.sum(), f"after draft {token}, spread {spread}")
+
+
 def check_steps_draw_anew() -> None:
     """Each step decides about the same drafts independently."""
     N = 20_000
@@ -487,6 +505,7 @@ def check_steps_draw_anew() -> None:
 
 
 RULES = (
+    check_noise_is_not_shared,
     check_steps_draw_anew,
     check_rare_uniforms,
     check_coupled_is_sample,

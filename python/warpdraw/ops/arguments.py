@@ -31,9 +31,7 @@ PARAMETERS = (
 )
 INPUTS = f"logits: float[B V], {PARAMETERS}"
 # The same for each of the K+1 rows of a request, which differ in the tokens that are allowed.
-PARAMETERS_OF_DRAFTS = PARAMETERS.replace(
-    _BITMASK, "bitmask: i32[B K+1 vocab_size/32]|[N vocab_size/32]? with offsets"
-)
+PARAMETERS_OF_DRAFTS = PARAMETERS.replace(_BITMASK, "bitmask: i32[B K+1 vocab_size/32]|[N vocab_size/32]? with offsets")
 
 
 def names_in(inputs: str) -> tuple[str, ...]:

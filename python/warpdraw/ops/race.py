@@ -10,9 +10,7 @@ from .noise import exponentials
 TILE = 64
 
 
-def race(
-    weight: Tensor, seed: Tensor, position: Tensor, of_tiles: str = "tile", of_tokens: str = "token"
-) -> Tensor:
+def race(weight: Tensor, seed: Tensor, position: Tensor, of_tiles: str = "tile", of_tokens: str = "token") -> Tensor:
     """The winner of each row of weights [B, V], [B], by the noise of two streams."""
     B, V = weight.shape
     tiles = (V + TILE - 1) // TILE
