@@ -2,141 +2,10 @@
 // shared memory, so that it is read once. split: a first kernel finds the maxima of the tiles, blocks sharing a row; a second
 // one does the rest, a block for each row, and reads again only what it needs.
 #pragma once
-#include "core/filter.h"
 #include "cuda/launch.h"
-#include "cuda/row.cuh"
+#include "cuda/visit.cuh"
 
 namespace warpdraw::WARPDRAW_SIMT {
-
-// Work whose rows belong to the nodes of requests' drafts, and perhaps are compared with the rows that the drafts came from.
-template <typename Work>
-concept OfNodes = requires { typename Work::Place; };
-template <typename Work>
-concept WithDrafts = OfNodes<Work> && Work::kDrafts;
-
-// What a kernel gets. Work says what belongs to a row, edits(b, vocab) and filter(b), and what becomes of it: run(row, b,
-// filter), or reject(team, b) if there is nothing to draw from.
-//
-// Work of nodes has places instead of b, place(row), and knows more about them: which of them have a row, which are valid, and
-// the row of draft logits, draft(place), if one is wanted: run(row, draft, place, filter, room).
-template <typename T, typename Work> struct RowsParams {
-  std::conditional_t<OfNodes<Work>, Rows<const T>, View<const T, 2> > logits;
-  std::int64_t vocab;
-  Work work;
-  RowRoom plan;
-  char* room;
-  int each;            // tiles of a block
-  bool shares_maxima;  // whether they fit in shared memory
-};
-
-WD_HD inline std::int64_t round_up(std::int64_t value, std::int64_t to) { return (value + to - 1) / to * to; }
-template <typename Work> inline constexpr int kRowsAtOnce = WithDrafts<Work> ? 2 : 1;  // whose maxima are in shared memory
-inline constexpr std::int64_t kScratchBytes = (sizeof(Scratch) + 15) / 16 * 16;
-WD_HD inline std::int64_t maxima_bytes(std::int64_t tiles) { return round_up(tiles * std::int64_t(sizeof(float)), 16); }
-
-template <typename Work> WD_DEVICE auto place_of(const Work& work, std::int64_t row) {
-  if constexpr (OfNodes<Work>)
-    return work.place(row);
-  else
-    return row;
-}
-template <typename T> WD_DEVICE const T* memory_of(const View<const T, 2>& rows, std::int64_t b) { return rows.row(b); }
-template <typename T, typename Place> WD_DEVICE const T* memory_of(const Rows<const T>& rows, const Place& place) {
-  return place.exists ? rows.of(place.b, place.first_row, place.node) : nullptr;
-}
-
-// One row in a kernel, as far as both paths treat it alike.
-template <typename T, typename Work> struct Visit {
-  const RowsParams<T, Work>& p;
-  Scratch& scratch;
-  Team team;
-  decltype(place_of(std::declval<Work>(), 0)) b;
-  const T* memory;  // null if there is no such row
-  Edits edits;
-  Filter filter;
-  char* room;
-
-  WD_DEVICE Visit(const RowsParams<T, Work>& params, std::int64_t row)
-      : p(params),
-        scratch(*reinterpret_cast<Scratch*>(shared_memory())),
-        team(scratch.team),
-        b(place_of(params.work, row)),
-        memory(memory_of(params.logits, b)),
-        edits(params.work.edits(b, params.vocab)),
-        filter(params.work.filter(b)),
-        room(params.room + row * params.plan.bytes) {}
-
-  WD_DEVICE bool is_valid() const {
-    if (!memory || !filter.valid || !edits.valid) return false;
-    if constexpr (OfNodes<Work>)
-      if (!p.work.is_valid(b)) return false;
-    if constexpr (Work::kAll) return block_finds_valid(edits, p.vocab);
-    return true;
-  }
-
-  using Target = Row<T, Work::kAll>;
-  using Draft = Row<AnyFloat, false>;
-  template <typename R, typename Elements>
-  WD_DEVICE R row_at(Elements logits, std::int64_t vocab, int first, int each, float* maxima) {
-    const int tiles = tiles_of(p.vocab), end = first + each;
-    return {.team = team,
-            .scratch = scratch,
-            .logits = logits,
-            .origin = 0,
-            .size = p.vocab,
-            .vocab = vocab,
-            .each = each,
-            .tiles = tiles,
-            .first = first < tiles ? first : tiles,
-            .last = end < tiles ? end : tiles,
-            .maxima = maxima,
-            .overlay = {}};
-  }
-  // For a block whose tiles begin at `first`.
-  WD_DEVICE Target row(int first, int each, float* maxima) {
-    const std::int64_t vocab = edits.vocab >= 0 && edits.vocab <= p.vocab ? edits.vocab : 0;
-    Target row = row_at<Target>(memory, vocab, first, each, maxima);
-    if constexpr (Work::kAll) row.overlay = overlay_of(edits, p.plan, room);
-    return row;
-  }
-  WD_DEVICE void build_overlay(const Target& row) {
-    if constexpr (Work::kAll)
-      if (row.overlay.changes()) OverlayBuilder<T>(team, edits, memory, row.overlay, row.first, row.last).build();
-  }
-  // What the drafts of a valid place came from, if that matters.
-  WD_DEVICE Draft draft(int first, int each, float* maxima) {
-    return row_at<Draft>(p.work.draft(b), p.vocab, first, each, maxima);
-  }
-  WD_DEVICE static void read_draft(Draft& draft) {
-    if (!draft.logits.data) return;
-    switch (draft.logits.dtype) {
-      case DType::f32:
-        return read_row(draft, static_cast<const float*>(draft.logits.data), static_cast<float*>(nullptr));
-      case DType::f16:
-        return read_row(draft, static_cast<const f16*>(draft.logits.data), static_cast<f16*>(nullptr));
-      default:
-        return read_row(draft, static_cast<const bf16*>(draft.logits.data), static_cast<bf16*>(nullptr));
-    }
-  }
-  // Hands over a row whose blocks have the maxima of their tiles, with that of its drafts, if there may be one.
-  template <typename... D> WD_DEVICE void work(Target& row, D&... draft) {
-    share_maxima(row);
-    if (!(row.x_max >= -kLargest)) return p.work.reject(team, b);
-    mark_infinity(row);
-    (share_draft(draft), ...);
-    if constexpr (sizeof...(D))
-      p.work.run(row, draft..., b, filter, room + p.plan.tried);
-    else
-      p.work.run(row, b, filter);
-  }
-
- private:
-  WD_DEVICE static void share_draft(Draft& draft) {
-    if (!draft.logits.data) return;
-    share_maxima(draft);
-    mark_infinity(draft);
-  }
-};
 
 template <typename T, typename Work> WD_KERNEL cluster_kernel(WD_GRID_CONSTANT const RowsParams<T, Work> p) {
   Visit<T, Work> visit(p, std::uint32_t(block_x()) / std::uint32_t(cluster_size()));
@@ -150,13 +19,9 @@ template <typename T, typename Work> WD_KERNEL cluster_kernel(WD_GRID_CONSTANT c
   read_row(row, visit.memory, resident);
   // Where no list has to be looked through, the row is on its way before its parameters are.
   if (!Work::kAll && !visit.is_valid()) return p.work.reject(visit.team, visit.b);
-  if constexpr (WithDrafts<Work>) {
-    auto draft = visit.draft(first, p.each, reinterpret_cast<float*>(shared_memory() + kScratchBytes + bytes));
-    visit.read_draft(draft);
-    visit.work(row, draft);
-  } else {
-    visit.work(row);
-  }
+  auto draft = visit.draft(first, p.each, reinterpret_cast<float*>(shared_memory() + kScratchBytes + bytes));
+  visit.read(draft);
+  visit.work(row, draft);
   visit.team.wait();  // others may still read what is here
 }
 
@@ -169,11 +34,9 @@ template <typename T, typename Work> WD_KERNEL maxima_kernel(WD_GRID_CONSTANT co
   auto row = visit.row(first, p.each, reinterpret_cast<float*>(visit.room + p.plan.maxima));
   visit.build_overlay(row);
   read_row(row, visit.memory, static_cast<T*>(nullptr));
-  if constexpr (WithDrafts<Work>) {
-    if (!Work::kAll && !visit.is_valid()) return;
-    auto draft = visit.draft(first, p.each, reinterpret_cast<float*>(visit.room + p.plan.draft_maxima));
-    visit.read_draft(draft);
-  }
+  if (!WithDrafts<Work> || (!Work::kAll && !visit.is_valid())) return;
+  auto draft = visit.draft(first, p.each, reinterpret_cast<float*>(visit.room + p.plan.draft_maxima));
+  visit.read(draft);
 }
 
 template <typename T, typename Work> WD_KERNEL finish_kernel(WD_GRID_CONSTANT const RowsParams<T, Work> p) {
@@ -190,13 +53,10 @@ template <typename T, typename Work> WD_KERNEL finish_kernel(WD_GRID_CONSTANT co
     return maxima;
   };
   auto row = visit.row(0, tiles, near(p.plan.maxima, 0));
-  if constexpr (WithDrafts<Work>) {
-    auto draft = visit.draft(0, tiles, nullptr);
-    if (draft.logits.data) draft.maxima = near(p.plan.draft_maxima, 1);
-    visit.work(row, draft);
-  } else {
-    visit.work(row);
-  }
+  auto draft = visit.draft(0, tiles, nullptr);
+  if constexpr (WithDrafts<Work>)
+    if (visit.is_there(draft)) draft.maxima = near(p.plan.draft_maxima, 1);
+  visit.work(row, draft);
 }
 
 // How many blocks of a cluster share a row; 0 if it does not fit on chip. Two blocks on a multiprocessor, so that one row is
