@@ -72,8 +72,8 @@ class Request {
     bool valid = call_.request_is_valid(b_) && edits_.valid && call_.target_filter(b_, 0).valid;
     for (std::int64_t node = 0; valid && node < call_.nodes(); ++node)
       valid = call_.tree.node_is_valid(b_, node, call_.rows(b_), call_.vocab);
-    if (edits_.history.size) history_.assign(edits_.history.begin(), edits_.history.end());
     if (!valid || !lists_are_valid(edits_, call_.vocab)) return out_.finish(b_, 0, call_.nodes(), 0, false, false);
+    if (edits_.history.size) history_.assign(edits_.history.begin(), edits_.history.end());
     if (call_.method_of(b_) == Method::block) return run_block();
     std::int64_t node = 0, depth = 0;
     while (true) {
