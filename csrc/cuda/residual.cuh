@@ -70,7 +70,8 @@ struct Swept {
   std::uint64_t total;
   std::uint32_t tile;
 };
-template <typename R, typename D> WD_CALL Swept sweep(const Residual<R, D> residual, const Noise noise) {
+template <typename R, typename D> WD_CALL Swept sweep(const Residual<R, D>& from, const Noise noise) {
+  const Residual<R, D> residual = from;
   const R& row = residual.row;
   const float least = residual.least();
   std::uint64_t total = 0, best = 0;
@@ -112,7 +113,7 @@ template <typename R, typename D> WD_CALL Swept sweep(const Residual<R, D> resid
 
 // The token that wins in the tile that did, for the block that has it.
 template <typename R, typename D>
-WD_CALL Drawn draw_left(const Residual<R, D> residual, std::uint32_t tile, const Noise noise) {
+WD_CALL Drawn draw_left(const Residual<R, D>& residual, std::uint32_t tile, const Noise noise) {
   const R& row = residual.row;
   if (!row.has(int(tile))) return {0, 0.0f, false};
   std::uint64_t best = 0;

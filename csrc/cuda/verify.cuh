@@ -59,18 +59,11 @@ template <bool kEverything, bool kRejects> struct VerifyWork {
 
   template <typename R> WD_DEVICE void run(R& row, const Place& at, Filter& filter) const {
     const Kept p = kept(row, filter);
-    compare(row, at, filter, p);
+    report(row, at, draw(row, at, filter, p), p);
   }
-
   template <typename R, typename D> WD_DEVICE void run(R& row, D& draft, const Place& at, Filter& filter, char* room) const {
     const Kept p = kept(row, filter);
-    if (job.call.compares(at.b)) return compare(row, at, filter, p);
-    const std::uint64_t total = mass_kept(row, p.highest, p.scale, p.keeps);
-    if (!draft.logits.data) {  // a node without drafts
-      const Drawn drawn = draw(row, p, filter, noise(at));
-      if (thread() == 0 && drawn.is_mine && job.is_block(at.b)) job.outcome(at).may_end = job.may_end(at, 0);
-      return report(row, at, drawn, DraftTree::kNone, no_draft(), p, total);
-    }
+    if (!draft.logits.data) return report(row, at, draw(row, at, filter, p), p);
     Kept q = nothing_kept();
     std::uint64_t total_q = 0;
     if (draft.x_max >= -kLargest) {
@@ -78,92 +71,93 @@ template <bool kEverything, bool kRejects> struct VerifyWork {
       q = kept(draft, drafted);
       total_q = mass_kept(draft, q.highest, q.scale, q.keeps);
     }
-    auto* tried = reinterpret_cast<Tried*>(room);
-    Residual<R, D> residual{row, draft, p, q, probability_unit(total), tried, 0, job.call.siblings == Siblings::distinct};
-    if (job.is_block(at.b)) return decide_in_block(row, at, residual, total, residual_scale(total_q));
-    float scale = 1.0f;
-    Swept swept{};
-    std::int64_t next = job.call.tree.first(at.b, at.node);
-    while (next != DraftTree::kNone && scale > 0.0f) {
-      const std::uint32_t token = std::uint32_t(job.call.tree.token(at.b, next));
-      const float unit_q = residual_scale(total_q);
-      // Before the barriers of what follows, so that all see it then.
-      if (row.team.rank == 0 && thread() == 0) tried[residual.count] = {scale, unit_q, std::int32_t(token)};
-      const Odds odds = odds_of(residual, token);
-      const std::uint32_t bits = job.call.accept_bits(at.b, at.depth, std::uint32_t(residual.count));
-      if (accepts(bits, odds.weight_q * unit_q, odds.left * scale))
-        return report(row, at, found(row, token), next, no_draft(), p, total);
-      ++residual.count;
-      swept = sweep(residual, noise(at));
-      scale = residual_scale(swept.total);
-      if (residual.distinct) total_q -= mass(odds.weight_q);
-      next = job.call.tree.next(at.b, next);
-    }
-    report(row, at, draw_swept(residual, swept, noise(at)), DraftTree::kNone, no_draft(), p, total);
+    Verdict verdict;
+    verdict.total = mass_kept(row, p.highest, p.scale, p.keeps);
+    if (try_drafts(row, draft, at, p, q, total_q, reinterpret_cast<Tried*>(room), verdict)) report(row, at, verdict, p);
   }
 
  private:
   WD_DEVICE Noise noise(const Place& at) const { return job.call.noise(at.b, at.depth); }
-  WD_DEVICE static Drawn no_draft() { return {0, 0.0f, false}; }
+  // What is decided at a node.
+  struct Verdict {
+    Drawn drawn{0, 0.0f, false}, draft{0, 0.0f, false};  // draft: of a block, which may go on with it
+    std::int64_t next = DraftTree::kNone;                // the draft that was accepted
+    std::uint64_t total = 0;                             // mass of the row, once it is known
+  };
 
   template <typename R> WD_DEVICE static Kept kept(R& row, Filter& filter) {
     const Interval keeps = Filters(row, filter).chain().keeps;
     return {keeps, highest_kept(row, keeps), filter.scale};
   }
-  template <typename R> WD_DEVICE static Drawn draw(R& row, const Kept& p, const Filter& filter, const Noise& noise) {
-    if (filter.greedy()) return {p.keeps.last.id, p.keeps.last.x, row.has(int(p.keeps.last.id / kTile))};
-    return Race(row, p.keeps, p.highest, p.scale, noise).run();
+  // A draw from the target, and the draft that it confirms.
+  template <typename R> WD_DEVICE Verdict draw(R& row, const Place& at, const Filter& filter, const Kept& p) const {
+    Verdict verdict;
+    verdict.drawn = {p.keeps.last.id, p.keeps.last.x, row.has(int(p.keeps.last.id / kTile))};
+    if (!filter.greedy()) verdict.drawn = Race(row, p.keeps, p.highest, p.scale, noise(at)).run();
+    if (thread() != 0 || !verdict.drawn.is_mine) return verdict;
+    if (kDrafts && job.is_block(at.b)) job.outcome(at).may_end = job.may_end(at, 0);
+    const DraftTree& tree = job.call.tree;
+    const std::int64_t token = verdict.drawn.token;
+    verdict.next = tree.first(at.b, at.node);
+    while (verdict.next != DraftTree::kNone && tree.token(at.b, verdict.next) != token)
+      verdict.next = tree.next(at.b, verdict.next);
+    return verdict;
   }
   template <typename R> WD_DEVICE static Drawn found(const R& row, std::uint32_t token) {
     const bool is_mine = row.has(int(token / kTile));
     return {token, is_mine ? row.at(token) : 0.0f, is_mine};
   }
-  // Of what is left; of the target where rounding leaves nothing.
-  template <typename R, typename D>
-  WD_DEVICE static Drawn draw_swept(Residual<R, D>& residual, Swept swept, const Noise& noise) {
-    if (!swept.total) {
-      residual.count = 0, residual.unit = 1.0f;
-      swept = sweep(residual, noise);
-    }
-    return draw_left(residual, swept.tile, noise);
-  }
-
-  template <typename R> WD_DEVICE void compare(R& row, const Place& at, const Filter& filter, const Kept& p) const {
-    const Drawn drawn = draw(row, p, filter, noise(at));
+  // Tries the drafts of a node in turn; draws from what they leave. A block is decided about in a second round, before which
+  // there is nothing to report.
+  template <typename R, typename D> WD_DEVICE bool try_drafts(R& row, D& draft, const Place& at, const Kept& p, const Kept& q,
+                                                              std::uint64_t total_q, Tried* tried, Verdict& verdict) const {
+    const bool writes = row.team.rank == 0 && thread() == 0, is_block = job.is_block(at.b);
     const DraftTree& tree = job.call.tree;
-    std::int64_t next = DraftTree::kNone;
-    if (drawn.is_mine && thread() == 0) {
-      next = tree.first(at.b, at.node);
-      while (next != DraftTree::kNone && tree.token(at.b, next) != std::int64_t(drawn.token)) next = tree.next(at.b, next);
-    }
-    report(row, at, drawn, next, no_draft(), p, 0);
-  }
-
-  template <typename R, typename D>
-  WD_DEVICE void decide_in_block(R& row, const Place& at, Residual<R, D>& residual, std::uint64_t total, float unit_q) const {
-    const std::uint32_t token = std::uint32_t(job.call.tree.token(at.b, at.node + 1));
     Outcome& outcome = job.outcome(at);
-    const bool writes = row.team.rank == 0 && thread() == 0;
-    if (job.round == Round::first) {
+    Residual<R, D> residual{
+        row, draft, p, q, probability_unit(verdict.total), tried, 0, job.call.siblings == Siblings::distinct};
+    if (is_block && job.round == Round::draws_of_blocks) residual.unit *= float(job.prefix(at));
+    float scale = 1.0f;
+    Swept swept{};
+    std::int64_t next = tree.first(at.b, at.node);
+    while (next != DraftTree::kNone && scale > 0.0f) {
+      const std::uint32_t token = std::uint32_t(tree.token(at.b, next));
+      const float unit_q = residual_scale(total_q);
+      // Before the barriers of what follows, so that all see it then.
+      if (writes) tried[residual.count] = {scale, unit_q, std::int32_t(token)};
       const Odds odds = odds_of(residual, token);
-      if (writes) outcome.p = odds.left, outcome.q = odds.weight_q * unit_q;
-      return;
+      if (is_block) {
+        if (job.round == Round::first) {
+          if (writes) outcome.p = odds.left, outcome.q = odds.weight_q * unit_q;
+          return false;
+        }
+        verdict.draft = found(row, token);
+      } else if (accepts(job.call.accept_bits(at.b, at.depth, std::uint32_t(residual.count)), odds.weight_q * unit_q,
+                         odds.left * scale)) {
+        verdict.drawn = found(row, token), verdict.next = next;
+        return true;
+      }
+      ++residual.count;
+      swept = sweep(residual, noise(at));
+      scale = residual_scale(swept.total);
+      if (residual.distinct) total_q -= mass(odds.weight_q);
+      next = tree.next(at.b, next);
     }
-    residual.unit = residual.unit * float(job.prefix(at));
-    if (writes) const_cast<Tried*>(residual.tried)[0] = {1.0f, unit_q, std::int32_t(token)};
-    row.team.wait();
-    residual.count = 1;
-    const Swept swept = sweep(residual, noise(at));
-    if (writes) outcome.may_end = job.may_end(at, swept.total);
-    report(row, at, draw_swept(residual, swept, noise(at)), DraftTree::kNone, found(row, token), residual.p, total);
+    if (is_block && writes) outcome.may_end = job.may_end(at, swept.total);
+    if (!swept.total) {  // rounding has left nothing: the target itself
+      residual.count = 0, residual.unit = 1.0f;
+      swept = sweep(residual, noise(at));
+    }
+    verdict.drawn = draw_left(residual, swept.tile, noise(at));
+    return true;
   }
 
-  // Writes what was drawn and, of block verification, what is said of the draft; `total` is the mass of the row, 0 if unknown.
-  template <typename R> WD_DEVICE void report(R& row, const Place& at, const Drawn& drawn, std::int64_t next,
-                                              const Drawn& draft, const Kept& p, std::uint64_t total) const {
+  template <typename R> WD_DEVICE void report(R& row, const Place& at, const Verdict& verdict, const Kept& p) const {
     Outcome& outcome = job.outcome(at);
-    if (drawn.is_mine && thread() == 0) outcome.token = std::int32_t(drawn.token), outcome.draft = std::int32_t(next);
+    const Drawn &drawn = verdict.drawn, &draft = verdict.draft;
+    if (drawn.is_mine && thread() == 0) outcome.token = std::int32_t(drawn.token), outcome.draft = std::int32_t(verdict.next);
     if (job.wants_logprob) {
+      std::uint64_t total = verdict.total;
       if (!total) total = mass_kept(row, p.highest, p.scale, p.keeps);
       const auto logprob = [&](float x) { return log_probability(exponent(x, p.highest, p.scale), total); };
       if (drawn.is_mine && thread() == 0) outcome.logprob = logprob(drawn.x);
