@@ -38,7 +38,7 @@ BARRIERS = [
     without("maxima are shared before they are found", "|\n  float highest", "team.wait();"),
     without("maxima are marked while others read them", "kLargest)) return;\n  |", CLAIM),
     without("marked maxima are read too early", "row.x_max = 0.0f;\n  |"),
-    without("a block leaves while others read it", "visit.work(row);\n  |", "visit.team.wait();"),
+    without("a block leaves while others read it", "visit.work(row, draft);\n  |", "visit.team.wait();"),
     # Lists and histograms.
     without("marks do not wait for readers of the maxima", "  |\n  row.x_max = unordered", "team.lend();"),
     without("lists do not wait for readers of lists", "|\n  sync();\n  return total;", "row.team.lend();"),

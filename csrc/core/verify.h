@@ -139,7 +139,7 @@ struct VerifyCall {
 
   WD_HD std::int64_t nodes() const { return tree.drafts + 1; }
   WD_HD std::int64_t first_row(std::int64_t b) const { return offsets ? offsets(b) : 0; }
-  WD_HD std::int64_t rows(std::int64_t b) const { return offsets ? offsets(b + 1) - offsets(b) : nodes(); }
+  WD_HD std::int64_t rows(std::int64_t b) const { return offsets ? std::int64_t(offsets(b + 1)) - offsets(b) : nodes(); }
   WD_HD Method method_of(std::int64_t b) const { return Method(method[b]); }
   WD_HD bool compares(std::int64_t b) const {  // drafts with the token that the target draws
     return method_of(b) != Method::rejection && method_of(b) != Method::block;
@@ -168,8 +168,11 @@ struct VerifyCall {
     if (valid && !compares(b)) valid = has_draft_logits && draft_filter(b).valid;
     if (rule == std::int32_t(Method::block)) valid = valid && tree.is_chain();
     valid = valid && step[b] >= 0 && step[b] < (std::int64_t(1) << (32 - kStreamBits));
-    if (offsets) valid = valid && offsets(b) >= 0 && offsets(b + 1) <= target_rows;
-    return valid && rows(b) >= 1 && rows(b) <= nodes();
+    return valid && rows_are_valid(b);
+  }
+  WD_HD bool rows_are_valid(std::int64_t b) const {
+    if (offsets && (offsets(b) < 0 || offsets(b + 1) > target_rows)) return false;
+    return rows(b) >= 1 && rows(b) <= nodes();
   }
 };
 

@@ -16,21 +16,22 @@ struct Entry {
 
 // Room in memory for one row, by offsets in bytes. Nothing is kept there of a row that nothing changes.
 struct RowRoom {
-  std::int64_t maxima = 0, allowed = 0, edited = 0, before = 0, entries = 0, bytes = 0;
+  std::int64_t maxima = 0, draft_maxima = 0, tried = 0, allowed = 0, edited = 0, before = 0, entries = 0, bytes = 0;
 
-  RowRoom(const Inputs* in, std::int64_t vocab, bool keeps_maxima) {
+  RowRoom(const Parameters* in, std::int64_t vocab, bool keeps_maxima) {
     const std::int64_t tiles = (vocab + kTile - 1) / kTile, words = 2 * tiles;
-    const auto place = [this](std::int64_t size) {
-      const std::int64_t at = bytes;
-      bytes += (size + 127) / 128 * 128;
-      return at;
-    };
     if (keeps_maxima) maxima = place(tiles * std::int64_t(sizeof(float)));
     if (!in) return;
     const auto length = [](const auto& list) { return list ? list.shape[1] : 0; };
     const std::int64_t most = length(in->bias_ids) + length(in->history) + length(in->banned_ids) + length(in->stop_ids);
     if (in->allowed_ids) allowed = place(words * 4);
     if (most) edited = place(words * 4), before = place(words * 4), entries = place(most * std::int64_t(sizeof(Entry)));
+  }
+  // Of so many bytes more.
+  std::int64_t place(std::int64_t size) {
+    const std::int64_t at = bytes;
+    bytes += (size + 127) / 128 * 128;
+    return at;
   }
 };
 

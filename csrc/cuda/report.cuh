@@ -5,6 +5,15 @@
 
 namespace warpdraw::WARPDRAW_SIMT {
 
+// Goes back to the row before restrictions and penalties.
+template <typename R> WD_DEVICE void undo_changes(R& row) {
+  if (!row.overlay.changes() && row.vocab == row.size && !row.marks_infinity) return;
+  row.team.claim();
+  row.overlay = {}, row.vocab = row.size, row.marks_infinity = false;
+  find_maxima(row);
+  share_maxima(row);
+}
+
 // The place of a token in the total order of the row as it is in memory, from 1.
 template <typename R> WD_CALL std::int32_t rank_of(const R row, const Boundary token) {
   std::uint64_t upto = 0;

@@ -23,13 +23,35 @@ WD_HD inline int tiles_of(std::int64_t vocab) { return int((vocab + kTile - 1) /
 
 inline constexpr int kTogether = 4;  // reads that do not wait for each other, or pairs of them
 
+// Stands for an element type that is known only at run time, and a pointer to such elements.
+struct AnyFloat {};
+struct AnyFloats {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+
+  AnyFloats() = default;
+  WD_DEVICE AnyFloats(const void* memory, DType of) : data(memory), dtype(of) {}
+  template <typename T> WD_DEVICE AnyFloats(const T* memory) : data(memory), dtype(dtype_of<T>) {}
+  // The reading is apart from the conversion, so that several are on their way at a time.
+  WD_DEVICE float operator[](std::int64_t i) const {
+    std::uint32_t bits;
+    if (dtype == DType::f32)
+      bits = static_cast<const std::uint32_t*>(data)[i];
+    else
+      bits = static_cast<const std::uint16_t*>(data)[i];
+    if (dtype == DType::f16) return to_float(f16{std::uint16_t(bits)});
+    return float_of(dtype == DType::f32 ? bits : bits << 16);
+  }
+};
+
 template <typename Element, bool kEverything> struct Row {
   using T = Element;
+  using Elements = std::conditional_t<std::is_same_v<T, AnyFloat>, AnyFloats, const T*>;
   static constexpr bool kAll = kEverything;  // whether there may be an overlay
 
   Team& team;
   Scratch& scratch;
-  const T* logits;  // of token `origin` and the ones after it
+  Elements logits;  // of token `origin` and the ones after it
   std::int64_t origin;
   std::int64_t size;       // of the row in memory
   std::int64_t vocab;      // ids from here on are no candidates

@@ -1,21 +1,9 @@
 // sample: the lean kernels for what most calls use, and which calls these are.
 #include "cuda/sample.cuh"
+#include "cuda/uses.h"
 
 namespace warpdraw::WARPDRAW_SIMT {
 namespace {
-
-template <typename T> bool is_on(const PerRow<T>& parameter, T off) { return parameter.tensor || parameter.value != off; }
-
-// Whether the call uses filters of the long tail.
-bool filters_the_tail(const Inputs& in) {
-  return is_on(in.typical_p, 1.0f) || is_on(in.top_n_sigma, 0.0f) || is_on(in.dynatemp_range, 0.0f) ||
-         is_on(in.epsilon, 0.0f) || is_on(in.eta, 0.0f) || is_on(in.xtc_probability, 0.0f);
-}
-
-// Whether the row that is sampled from may differ from the one in memory.
-bool edits_rows(const Inputs& in) {
-  return in.bitmask || in.allowed_ids || in.banned_ids || in.stop_ids || in.bias_ids || in.history;
-}
 
 bool reports_more(const SampleOutputs& out) { return out.needs_raw() || out.top_count() || out.kept_count || out.kept_ids; }
 

@@ -54,12 +54,7 @@ template <bool kEverything> struct SampleWork {
   }
   // What is said of the row before restrictions, penalties and filters.
   template <typename R> WD_DEVICE void report_raw(R& row, std::int64_t b, std::uint32_t token, bool writes) const {
-    if (row.overlay.changes() || row.vocab != row.size || row.marks_infinity) {
-      row.team.claim();
-      row.overlay = {}, row.vocab = row.size, row.marks_infinity = false;
-      find_maxima(row);
-      share_maxima(row);
-    }
+    undo_changes(row);
     float x = row.has(token / kTile) ? row.at(token) : 0.0f;
     x = float_of(std::uint32_t(row.team.largest(row.has(token / kTile) ? bits_of(x) : 0)));
     if (out.rank) {

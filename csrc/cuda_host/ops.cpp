@@ -5,3 +5,5 @@
 #include "cuda/sample_everything.cu"
 #include "cuda/softmax.cu"
 #include "cuda/verify.cu"
+#include "cuda/verify_everything.cu"
+#include "cuda/verify_rejecting.cu"
