@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..model.cache import KVCache
 from ..model.weights import Checkpoint
-from .draw import Drawn, Draws
+from .draw import Draws
 from .graph import Graphs
 from .params import SamplingParams, fresh_seed
+from .place import Drawn
 from .results import Completions, Event, Throughput
 from .row import Request, Row
 from .vocabulary import Vocabulary

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..model.weights import Checkpoint
-from .draw import Drawn, Place
 from .params import SamplingParams, end_ids, sample_seed
+from .place import Drawn, Place
 from .results import Completion, Event, FinishReason, KeptTokens, Step, TokenLogprob
 from .streaming import TextStream
 from .vocabulary import TokenLists
