@@ -27,6 +27,12 @@ class Reports:
             self.arguments |= {"logprob": True, "raw_logprob": True, "rank": True, **top}
         if self.kept:
             self.arguments |= {"kept_count": True, "max_kept": max(each.kept or 0 for each in params)}
+        # What a call that verifies drafts reports itself, and what another one has to.
+        self.of_verified = {"logprob": True, "raw_logprob": True} if self.logprobs else {}
+        self.named = [
+            *(("top_ids", "top_logprobs") if self.logprobs else ()),
+            *(("kept_count", "kept_ids") if self.kept else ()),
+        ]
 
     def logprobs_of(self, places: Sequence[Place], tokens: list[int | None], result: Any) -> list[TokenLogprob | None]:
         """One for each row that asked for it."""

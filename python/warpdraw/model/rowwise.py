@@ -41,17 +41,18 @@ def map_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def attend_row(
-    query: Tensor, keys: Tensor, values: Tensor, rows: list[int], positions: list[list[int]], window: int | None
+    query: Tensor, keys: Tensor, values: Tensor, places: list[tuple[int, list[int]]], window: int | None
 ) -> Tensor:
     """Attention of query [B, T, H, D] over cached keys and values [slots, kv_heads, capacity, D], a call a position.
 
     Each call sees exactly the keys that it may: no padding and no mask, so nothing in it knows about other rows.
-    The heads of a group stand side by side as the query's sequence.
+    `places` are the slot and the positions of each row. The
+    heads of a group stand side by side as the query's sequence.
     """
     grouped = query.view(*query.shape[:2], keys.shape[1], -1, query.shape[3])
     mixed = []
-    for slot, row, places in zip(rows, grouped, positions, strict=True):
-        for heads, position in zip(row.unsqueeze(1), places, strict=True):
+    for row, (slot, positions) in zip(grouped, places, strict=True):
+        for heads, position in zip(row.unsqueeze(1), positions, strict=True):
             seen = slice(0 if window is None else max(0, position + 1 - window), position + 1)
             mixed.append(
                 F.scaled_dot_product_attention(heads, keys[slot : slot + 1, :, seen], values[slot : slot + 1, :, seen])
