@@ -12,6 +12,9 @@ DECODE_TOKENS = 16
 """Calls with at most this many tokens a row are decode steps: they run in these forms, position by position."""
 
 BLOCK = 8
+# A multiple of what vector loops take at once, and the most elements that an elementwise function gives one thread.
+WHOLE_VECTORS = 64
+ONE_THREAD = 16384
 
 
 def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -21,22 +24,25 @@ def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     flat = x.reshape(-1, x.shape[-1])
     count = flat.shape[0]
-    flat = F.pad(flat, (0, 0, 0, -count % BLOCK))
-    out = flat.new_empty(flat.shape[0], weight.shape[0])
-    for start in range(0, count, BLOCK):
-        block = slice(start, start + BLOCK)
-        if bias is None:
-            torch.mm(flat[block], weight.t(), out=out[block])
-        else:
-            torch.addmm(bias, flat[block], weight.t(), out=out[block])
-    return out[:count].view(*x.shape[:-1], -1)
+    if count % BLOCK:
+        flat = torch.constant_pad_nd(flat, (0, 0, 0, -count % BLOCK))
+    blocks = [flat] if count <= BLOCK else torch.split(flat, BLOCK)
+    columns = weight.t()
+    done = [
+        torch.mm(block, columns) if bias is None else torch.addmm(bias, block, columns) for block in blocks
+    ]
+    out = done[0] if count <= BLOCK else torch.cat(done)
+    return (out if count == out.shape[0] else out[:count]).view(*x.shape[:-1], -1)
 
 
 def map_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """An elementwise function of x [..., K], one call a row.
 
-    Over several rows a vector loop's scalar tail, with another exponential, falls on elements that the batch decides.
+    Over several rows a vector loop's scalar tail, with another exponential, falls on elements that the batch decides;
+    unless rows are whole vectors, and so few that they are not shared among threads.
     """
+    if x.shape[-1] % WHOLE_VECTORS == 0 and x.numel() <= ONE_THREAD:
+        return function(x)
     return torch.stack([function(row) for row in x.flatten(0, -2).unbind()]).view_as(x)
 
 

@@ -76,11 +76,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         packed = step.linear(x, self.qkv).view(*x.shape[:2], -1, self.head_dim)
-        query, key, value = torch.split(packed, [self.heads, self.kv_heads, self.kv_heads], dim=2)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if step.rotary is not None:
-            query, key = rotate(query, *step.rotary), rotate(key, *step.rotary)
+        if self.query_norm is None and step.rotary is not None:
+            turned, value = torch.split(packed, [self.heads + self.kv_heads, self.kv_heads], dim=2)
+            query, key = torch.split(rotate(turned, *step.rotary), [self.heads, self.kv_heads], dim=2)
+        else:
+            query, key, value = torch.split(packed, [self.heads, self.kv_heads, self.kv_heads], dim=2)
+            if self.query_norm is not None and self.key_norm is not None:
+                query, key = self.query_norm(query), self.key_norm(key)
+            if step.rotary is not None:
+                query, key = rotate(query, *step.rotary), rotate(key, *step.rotary)
         if step.cache is None:
             mixed = self._attend(query, key, value, step.positions)
         else:
