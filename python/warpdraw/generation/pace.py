@@ -6,13 +6,13 @@ from __future__ import annotations
 FIRST_RATE = 0.75
 WEIGHT = 0.1
 # What each further token of a step costs the model, as a part of a step.
-TOKEN_COST = 0.06
+TOKEN_COST = 0.04
 # A request that is better off without drafts tries again after so many steps.
 STEPS_WITHOUT = 16
 
 
 class Pace:
-    """Chooses the k in 0 .. most with the most tokens per unit of time, (1 + a + ... + a^k) / (1 + k (cost + 0.06)).
+    """Chooses the k in 0 .. most with the most tokens per unit of time, (1 + a + ... + a^k) / (1 + k (cost + 0.04)).
 
     a is an exponential average over the drafts that the model decided about: accepted ones up to the first rejection.
     With `adaptive` off, k is `most`.

@@ -17,7 +17,7 @@ MOST_TOKENS = 64
 MOST_NGRAM = 64
 
 # What a layer costs where it is small, in parameters that are read in the same time.
-PARAMETERS_A_LAYER = 1_000_000
+PARAMETERS_A_LAYER = 500_000
 LOOKUP_COST = 0.02
 
 
@@ -74,6 +74,11 @@ class Speculation:
                 raise TypeError(f"cost: expected None or a number >= 0, got {self.cost!r}")
             if not 0 <= self.cost < math.inf:
                 raise ValueError(f"cost: expected None or a number >= 0, got {self.cost!r}")
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether each text is what it is without drafts, token for token."""
+        return self.method not in NEEDS_DISTRIBUTION
 
     def cost_beside(self, model: Checkpoint) -> float:
         """What a draft costs, as a part of a step of the model: a function of both alone, so that runs repeat."""

@@ -28,9 +28,7 @@ def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         flat = torch.constant_pad_nd(flat, (0, 0, 0, -count % BLOCK))
     blocks = [flat] if count <= BLOCK else torch.split(flat, BLOCK)
     columns = weight.t()
-    done = [
-        torch.mm(block, columns) if bias is None else torch.addmm(bias, block, columns) for block in blocks
-    ]
+    done = [torch.mm(block, columns) if bias is None else torch.addmm(bias, block, columns) for block in blocks]
     out = done[0] if count <= BLOCK else torch.cat(done)
     return (out if count == out.shape[0] else out[:count]).view(*x.shape[:-1], -1)
 
