@@ -199,8 +199,10 @@ def joint(model, prompt):
     return p.gather(2, sequences[..., None]).squeeze(-1).prod(1)
 
 
-@pytest.mark.parametrize("adaptive", [True, False])
-@pytest.mark.parametrize("method", ["rejection", "block", "coupled"])
+@pytest.mark.parametrize(
+    ("method", "adaptive"),
+    [("rejection", True), ("rejection", False), ("block", True), ("block", False), ("coupled", False)],
+)
 def test_whole_sequences_follow_the_model(method, adaptive):
     model, draft, prompt, samples = tiny(1, 12.0), tiny(2, 12.0), [1, 2], 4000
     params = SamplingParams(seed=11, n=samples, max_tokens=LENGTH, **FILTERED)
@@ -311,7 +313,7 @@ def test_the_pace_follows_acceptance_and_nothing_else():
         good.learn(4, 4)
         bad.learn(4, 0)
     assert good.drafts() == 7
-    assert [bad.drafts() for _ in range(16)].count(0) == 15
+    assert [place for place in range(200) if bad.drafts()] == [16, 49, 114]
     assert {Pace(5, 9.0, False).drafts() for _ in range(3)} == {5}
     again = Pace(7, 0.3, True)
     for _ in range(60):

@@ -132,7 +132,7 @@ class TokenHistory:
         self.lengths.copy_(lengths)
 
     def with_tokens(self, rows: Tensor, counts: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """`inputs` for the sequences ``rows`` [N], each with the first ``counts`` [N] of its ``tokens`` [B, K] after it.
+        """`inputs` for the sequences ``rows`` [N], each and the first ``counts`` [N] of its ``tokens`` [B, K].
 
         The history stays as it is.
         """

@@ -15,7 +15,7 @@ from ..model.cache import KVCache
 from ..model.weights import Checkpoint
 from .drafters import Drafts, drafter_of
 from .draw import Batch, Draws
-from .pace import Pace
+from .pace import SHARED_COST, TOKEN_COST, Pace
 from .place import Drawn
 from .reports import problem
 from .results import Event, SpeculationStats, Throughput
@@ -65,7 +65,8 @@ class Speculative:
         """The tokens of running rows, and the first ones of admitted rows from their logits."""
         started = perf_counter()
         rows = running + admitted
-        wanted = [self._wanted(row) for row in running] + [0] * len(admitted)
+        cost = self._token_cost(len(running))
+        wanted = [self._wanted(row, cost) for row in running] + [0] * len(admitted)
         groups = []
         counts = [0] * len(rows)
         for members, batch in self._draws.batches([row.place for row in rows], self._device):
@@ -111,10 +112,16 @@ class Speculative:
             if row.pace is not None:
                 row.pace.learn(count, right)
 
-    def _wanted(self, row: Row) -> int:
+    def _token_cost(self, rows: int) -> float:
+        """What one more draft of a row costs the model: the batch counts only where no token depends on it."""
+        if self._device.type == "cpu" and self._speculation.keeps_text:
+            return TOKEN_COST + SHARED_COST * (rows - 1)
+        return TOKEN_COST
+
+    def _wanted(self, row: Row, token_cost: float) -> int:
         assert row.pace is not None
         left = row.limit - len(row.tokens) - 1
-        return max(0, min(left, self._drafter.room(row), row.pace.drafts() if left > 0 else 0))
+        return max(0, min(left, self._drafter.room(row), row.pace.drafts(token_cost) if left > 0 else 0))
 
     def _read(self, running: list[Row], counts: list[int], groups: list[tuple[list[int], Batch, Drafts]]) -> Tensor:
         """Logits [N, V] after the last token of each running row and after each of its drafts."""

@@ -43,6 +43,7 @@ class KVCache:
         shape = (config.layers, slots, config.kv_heads, capacity, padded)
         self._keys = torch.zeros(shape, dtype=dtype, device=device)
         self._values = torch.zeros(shape, dtype=dtype, device=device)
+        self._view()
         self.lengths = torch.zeros(slots, dtype=torch.int64)
         self._written = [0] * slots  # beyond this there are zeros, whatever the length is
 
@@ -56,11 +57,11 @@ class KVCache:
 
     def keys(self, layer: int) -> torch.Tensor:
         """One layer's keys, a view [slots, kv_heads, capacity, head_dim]."""
-        return self._keys[layer, ..., : self.head_dim]
+        return self._layers[layer][0]
 
     def values(self, layer: int) -> torch.Tensor:
         """One layer's values, a view [slots, kv_heads, capacity, head_dim]."""
-        return self._values[layer, ..., : self.head_dim]
+        return self._layers[layer][1]
 
     def append(
         self, layer: int, rows: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -126,3 +127,9 @@ class KVCache:
         extra = min(max(capacity, 2 * self.capacity), self.max_positions) - self.capacity
         self._keys = torch.nn.functional.pad(self._keys, (0, 0, 0, extra))
         self._values = torch.nn.functional.pad(self._values, (0, 0, 0, extra))
+        self._view()
+
+    def _view(self) -> None:
+        """Make the views of each layer once: a step of a small model takes about as long as making views."""
+        each = zip(self._keys, self._values, strict=True)
+        self._layers = [(keys[..., : self.head_dim], values[..., : self.head_dim]) for keys, values in each]

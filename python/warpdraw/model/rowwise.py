@@ -55,10 +55,11 @@ def attend_row(
     """
     grouped = query.view(*query.shape[:2], keys.shape[1], -1, query.shape[3])
     mixed = []
-    for row, (slot, positions) in zip(grouped, places, strict=True):
-        for heads, position in zip(row.unsqueeze(1), positions, strict=True):
+    for row, (slot, positions) in zip(grouped.unbind(), places, strict=True):
+        several = (row,) if len(positions) == 1 else row.unsqueeze(1).unbind()
+        for heads, position in zip(several, positions, strict=True):
             seen = slice(0 if window is None else max(0, position + 1 - window), position + 1)
             mixed.append(
                 F.scaled_dot_product_attention(heads, keys[slot : slot + 1, :, seen], values[slot : slot + 1, :, seen])
             )
-    return torch.cat(mixed).view_as(query)
+    return (mixed[0] if len(mixed) == 1 else torch.cat(mixed)).view_as(query)
