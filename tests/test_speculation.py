@@ -248,6 +248,13 @@ def test_what_is_counted_adds_up():
     assert generate(TARGET, "a", params)[0].speculation is None
 
 
+def test_steps_with_drafts_are_counted_as_steps_without_graphs():
+    params = SamplingParams(seed=7, max_tokens=10, ignore_eos=True)
+    counted = generate(TARGET, "The sky is", params, graphs=True, draft="ngram").throughput
+    assert counted.graph_steps == 0
+    assert counted.eager_steps == {"steps with drafts differ in the number of tokens": counted.speculation.steps + 1}
+
+
 def test_events_come_token_by_token():
     params = SamplingParams(seed=7, max_tokens=30, logprobs=1)
     events = list(stream(TARGET, "The sky is", params, draft=DRAFT))

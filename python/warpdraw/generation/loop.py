@@ -27,6 +27,8 @@ Prompts = str | Sequence[str] | Sequence[list[int]]
 PREFILL_TOKENS = 512
 # The cache starts with room for this many tokens after the longest prompt and grows when they do not suffice.
 FIRST_TOKENS = 256
+# Why a step runs without a graph.
+DRAFTED = "steps with drafts differ in the number of tokens"
 
 
 def generate(
@@ -158,6 +160,9 @@ class Stream(Iterator[Event]):
                 # decode
                 if self._speculative is not None:
                     events = self._speculative.events(running, admitted, logits)
+                    if self._with_graphs:
+                        counted = self.throughput.eager_steps
+                        counted[DRAFTED] = counted.get(DRAFTED, 0) + 1
                     running += admitted
                 else:
                     drawn = graphs.step(running) if self._with_graphs and not admitted else None

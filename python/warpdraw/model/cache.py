@@ -132,4 +132,6 @@ class KVCache:
     def _view(self) -> None:
         """Make the views of each layer once: a step of a small model takes about as long as making views."""
         each = zip(self._keys, self._values, strict=True)
-        self._layers = [(keys[..., : self.head_dim], values[..., : self.head_dim]) for keys, values in each]
+        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = [
+            (keys[..., : self.head_dim], values[..., : self.head_dim]) for keys, values in each
+        ]
