@@ -8,7 +8,7 @@ WEIGHT = 0.1
 # What a further token costs the model, as a part of a step: of one row, and on the CPU for each row beside it, where a
 # batch has little to share.
 TOKEN_COST = 0.04
-SHARED_COST = 0.06
+SHARED_COST = 0.09
 # Drafts have to make a step faster by this factor: they also take time of the host.
 WORTH = 1.1
 # A request that is better off without drafts tries one after so many steps, and then each time after twice as many.
