@@ -283,6 +283,7 @@ def test_help_groups_the_options(run, monkeypatch):
         "More filters",
         "Penalties and bans",
         "When to stop",
+        "Drafts",
         "What to print",
     ]
     assert [title for title, _ in panels] == titles

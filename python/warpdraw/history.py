@@ -118,6 +118,35 @@ class TokenHistory:
         append(self._storage, self.lengths, step, added)
         self._bound = min(self._bound + 1, self.capacity)
 
+    def rewind(self, lengths: Tensor) -> None:
+        """Take back what was appended since `lengths` was a copy of the attribute, without waiting for the device.
+
+        >>> from warpdraw import TokenHistory
+        >>> history = TokenHistory([[5]], vocab_size=9)
+        >>> before = history.lengths.clone()
+        >>> history.append([7])
+        >>> history.rewind(before)
+        >>> history
+        TokenHistory([[5 | ]])
+        """
+        self.lengths.copy_(lengths)
+
+    def with_tokens(self, rows: Tensor, counts: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """`inputs` for the sequences ``rows`` [N], each and the first ``counts`` [N] of its ``tokens`` [B, K].
+
+        The history stays as it is.
+        """
+        room = _room(len(rows), self.capacity + tokens.shape[1], self.lengths.device)[:, :-1]
+        room[:, : self.capacity] = self.tokens[rows]
+        lengths = self.lengths[rows]
+        places = lengths.long()[:, None] + torch.arange(tokens.shape[1], device=lengths.device)
+        room.scatter_(1, places, tokens[rows].to(torch.int32))
+        return {
+            "history": room,
+            "history_length": lengths + counts.to(torch.int32),
+            "prompt_length": self.prompt_lengths[rows],
+        }
+
     def fork(self, rows: Sequence[int]) -> TokenHistory:
         """The sequences ``rows`` as a history of their own; a row may be named several times.
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .generation.draw import Place, padded
+from .generation.draw import padded
 from .generation.params import NUMBERS, ORDERS, SamplingParams, end_ids, fresh_seed, sample_seed
+from .generation.place import Place
 from .generation.vocabulary import Ids, Vocabulary
 from .history import append, check_ids, check_integer
 from .model import Checkpoint

@@ -14,10 +14,12 @@ from rich.text import Text
 from ..generation.loop import stream as stream_events
 from ..generation.params import SamplingParams, fresh_seed
 from ..generation.results import Completion, Event, Throughput
+from ..generation.speculation import Speculation
 from ..model import weights
 from . import options
 from .device import device as device_of
 from .explain import step_lines
+from .speculation import Comparison, print_speculation, speculation_document, speculation_of
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
 
 EXAMPLES = """Examples:
@@ -29,6 +31,10 @@ warpdraw generate "The sky is" "The grass is" --n 3 --temperature 0.7 --top-p 0.
 warpdraw generate "The sky is" --explain --top-k 3 --max-tokens 1
 
 warpdraw generate "The sky is" --ban " blue" --bias " grey=2" --no-repeat-ngram 3
+
+warpdraw generate "The sky is" --seed 7 --draft tiny-draft --stats
+
+warpdraw generate "The sky is" --seed 7 --draft suffix --draft-tokens 8 --compare
 
 cat prompts.txt | warpdraw generate - --json > completions.json"""
 
@@ -71,6 +77,12 @@ def generate(
     stop: options.Stop = None,
     stop_id: options.StopId = None,
     ignore_eos: options.IgnoreEos = _DEFAULT.ignore_eos,
+    draft: options.Draft = None,
+    draft_tokens: options.DraftTokens = Speculation.tokens,
+    draft_method: options.DraftMethod = Speculation.method,
+    fixed_draft_tokens: options.FixedDraftTokens = False,
+    draft_ngram: options.DraftNgram = Speculation.ngram,
+    compare: options.Compare = False,
     stream: options.Stream = False,
     as_json: options.AsJson = False,
     explain: options.Explain = False,
@@ -78,6 +90,7 @@ def generate(
     logprobs: options.Logprobs = _DEFAULT.logprobs,
     logprobs_of: options.LogprobsOf = _DEFAULT.logprobs_of,
     kept: options.Kept = _DEFAULT.kept,
+    stats: options.Stats = False,
     device: options.Device = "cpu",
     threads: options.Threads = None,
     max_rows: options.MaxRows = 64,
@@ -105,13 +118,12 @@ def generate(
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = weights.load(model, device=place)
+    speculation = speculation_of(draft, draft_tokens, draft_method, not fixed_draft_tokens, draft_ngram, place)
+    if compare and speculation is None:
+        raise ValueError("--compare: expected together with --draft, got no --draft")
+    chosen_run: dict[str, Any] = {"max_rows": max_rows, "graphs": False if no_graphs else None}
     events = stream_events(
-        checkpoint,
-        texts,
-        params,
-        max_rows=max_rows,
-        explain=candidates if explain else 0,
-        graphs=False if no_graphs else None,
+        checkpoint, texts, params, explain=candidates if explain else 0, draft=speculation, **chosen_run
     )
     if seed is None:
         print(f"seed {params.seed} (repeat with --seed {params.seed})", file=sys.stderr)
@@ -130,12 +142,23 @@ def generate(
 
     completions = [event.completion for event in shown if event.completion is not None]
     completions.sort(key=lambda completion: (completion.index, completion.sample))
+    compared = None
+    if compare and speculation is not None:
+        compared = Comparison.of(checkpoint, texts, params, speculation, chosen_run)
     if as_json and not stream:
-        print(json_text(_document(model, params, completions, events.throughput), indent=2))
+        document = _document(model, params, completions, events.throughput)
+        if speculation is not None:
+            document["speculation"] = speculation_document(str(draft), speculation, events.throughput, compared)
+        print(json_text(document, indent=2))
     elif not stream:
         for event in shown:
             printer.add(event)
     _print_summary(completions, events.throughput)
+    if stats or compare or stderr().is_terminal:
+        print_speculation(events.throughput, compared)
+    if compared is not None and not compared.same_text and speculation is not None and speculation.keeps_text:
+        error_line(compared.difference)
+        return 1
 
     failed = [completion for completion in completions if completion.error is not None]
     for completion in failed:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..generation.params import LOGPROBS_OF, ORDERS
+from ..generation.speculation import LOOKUPS, METHODS
 from .values import bias, count, integer, number, token
 
 
@@ -24,6 +25,10 @@ def _penalty(help: str, *names: str, **options: Any) -> Any:
 
 def _limit(help: str, *names: str, **options: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="When to stop", **options)
+
+
+def _draft(help: str, *names: str, **options: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Drafts", **options)
 
 
 def _output(help: str, *names: str, **options: Any) -> Any:
@@ -90,6 +95,25 @@ Stop = Annotated[list[str] | None, _limit("End the text before this string (repe
 StopId = Annotated[list[int] | None, _limit("End the text at this token id (repeat).", parser=integer)]
 IgnoreEos = Annotated[bool, _limit("Draw on after the end of a text.", "--ignore-eos")]
 
+Draft = Annotated[
+    str | None,
+    _draft(
+        "What drafts tokens, which the model verifies several at once: a model (as --model), "
+        f"or {' or '.join(LOOKUPS)}, which look into the text itself.",
+        metavar="MODEL",
+    ),
+]
+DraftTokens = Annotated[int, _draft("The most drafts in a step.", parser=integer)]
+DraftMethod = Annotated[str, _draft(f"How drafts are accepted: {', '.join(METHODS)}.")]
+FixedDraftTokens = Annotated[
+    bool, _draft("Draft as many in each step, however many were accepted.", "--fixed-draft-tokens")
+]
+DraftNgram = Annotated[int, _draft("The longest n-gram that --draft ngram looks up.", parser=integer)]
+Compare = Annotated[
+    bool, _draft("Also run without drafts: is the text the same, and how much faster was it?", "--compare")
+]
+
+Stats = Annotated[bool, _output("Print what became of the drafts to standard error, on a terminal or not.", "--stats")]
 Stream = Annotated[bool, _output("Print as it comes; with --json one event a line.", "--stream")]
 AsJson = Annotated[bool, _output("Print JSON.", "--json")]
 Explain = Annotated[bool, _output("Show how each token was drawn, or could have been.", "--explain")]

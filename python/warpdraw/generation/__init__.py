@@ -2,6 +2,18 @@
 
 from .loop import Stream, generate, stream
 from .params import SamplingParams
-from .results import Completion, Completions, Event
+from .results import Acceptance, Completion, Completions, Event, SpeculationStats
+from .speculation import Speculation
 
-__all__ = ["Completion", "Completions", "Event", "SamplingParams", "Stream", "generate", "stream"]
+__all__ = [
+    "Acceptance",
+    "Completion",
+    "Completions",
+    "Event",
+    "SamplingParams",
+    "Speculation",
+    "SpeculationStats",
+    "Stream",
+    "generate",
+    "stream",
+]

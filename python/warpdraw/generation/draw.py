@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,103 +10,65 @@ from torch import Tensor
 
 from .. import ops
 from ..history import TokenHistory
-from .params import LOGPROBS_OF, NUMBERS, SamplingParams
-from .results import Candidate, KeptTokens, Step, TokenLogprob
-from .vocabulary import TokenLists, Vocabulary
+from .params import NUMBERS
+from .place import Drawn, Place
+from .reports import Reports, explained, problem
+from .vocabulary import Vocabulary
 
 _OP: dict[str, Any] = {spec.name: spec for spec in ops.sample.contract.inputs}
-
-
-@dataclass(eq=False)
-class Place:
-    """Where a row draws: its request's parameters, its seed, its prompt and the tokens drawn so far, which grow."""
-
-    name: str
-    params: SamplingParams
-    lists: TokenLists
-    seed: int
-    prompt: list[int]
-    ends: tuple[int, ...]
-    tokens: list[int]
-
-    @property
-    def position(self) -> int:
-        """The index in the sequence of the next token."""
-        return len(self.prompt) + len(self.tokens)
-
-    @property
-    def id_lists(self) -> dict[str, tuple[float, ...]]:
-        """The lists of the row, by the op's names."""
-        return {
-            "allowed_ids": self.lists.allowed,
-            "banned_ids": self.lists.banned,
-            "stop_ids": self.ends if self.params.min_tokens else (),
-            "bias_ids": tuple(token for token, _ in self.lists.bias),
-            "bias": tuple(bias for _, bias in self.lists.bias),
-            "dry_breakers": self.lists.breakers,
-        }
-
-    @property
-    def call(self) -> tuple[str, str]:
-        """What rows must have in common to share a call: the order, and which distribution is reported."""
-        return self.params.order, self.params.logprobs_of if self.params.logprobs else LOGPROBS_OF[0]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The token of one row and what was asked about it; or None, and why the row has no candidate."""
-
-    token: int | None
-    problem: str | None = None
-    logprob: TokenLogprob | None = None
-    kept: KeptTokens | None = None
-    step: Step | None = None
 
 
 class Draws:
     """Draws the tokens of a run step by step. `explain` leading candidates are reported for each row."""
 
     def __init__(self, vocabulary: Vocabulary, explain: int = 0) -> None:
-        self._vocabulary, self._explain = vocabulary, explain
+        self._vocabulary, self.explain = vocabulary, explain
         self._batches: dict[tuple[str, str], Batch] = {}
 
     @property
     def explains(self) -> bool:
         """Whether candidates are reported."""
-        return self._explain > 0
+        return self.explain > 0
 
     def batch_of(self, places: Sequence[Place]) -> Batch | None:
         """The rows of the last draw, if they were exactly these and all in one call."""
         batches = list(self._batches.values())
         return batches[0] if len(batches) == 1 and batches[0].places == list(places) else None
 
-    def draw(self, logits: Tensor, places: Sequence[Place]) -> list[Drawn]:
-        """One token for each row of logits [B, V], and nothing for the places that are no longer there."""
+    def batches(self, places: Sequence[Place], device: torch.device) -> list[tuple[list[int], Batch]]:
+        """The calls that draw for these places, each with its rows, after those of the last time."""
         rows_of: dict[tuple[str, str], list[int]] = {}
         for row, place in enumerate(places):
             rows_of.setdefault(place.call, []).append(row)
 
-        drawn: dict[int, Drawn] = {}
         batches: dict[tuple[str, str], Batch] = {}
         for call, rows in rows_of.items():
             members = [places[row] for row in rows]
             batch = self._batches.get(call)
             if batch is None or batch.places != members:
-                batch = Batch(members, batch, logits, self._vocabulary)
+                batch = Batch(members, batch, self._vocabulary, self.explain, device)
             batches[call] = batch
-            part = logits if len(rows) == len(places) else logits[rows]
-            drawn.update(zip(rows, batch.draw(part, self._explain), strict=True))
         self._batches = batches
+        return list(zip(rows_of.values(), batches.values(), strict=True))
+
+    def draw(self, logits: Tensor, places: Sequence[Place]) -> list[Drawn]:
+        """One token for each row of logits [B, V], and nothing for the places that are no longer there."""
+        drawn: dict[int, Drawn] = {}
+        for rows, batch in self.batches(places, logits.device):
+            part = logits if len(rows) == len(places) else logits[rows]
+            drawn.update(zip(rows, batch.draw(part), strict=True))
         return [drawn[row] for row in range(len(places))]
 
 
 class Batch:
     """The rows of one call: tensors that are made when a row comes or goes, and brought up to date by each draw."""
 
-    def __init__(self, places: list[Place], before: Batch | None, logits: Tensor, vocabulary: Vocabulary) -> None:
-        self.places, self._vocabulary, self._device = places, vocabulary, logits.device
+    def __init__(
+        self, places: list[Place], before: Batch | None, vocabulary: Vocabulary, explain: int, device: torch.device
+    ) -> None:
+        self.places, self._vocabulary, self._explain, self._device = places, vocabulary, explain, device
         params = [place.params for place in places]
-        self._history = self._history_after(before)
+        self.history = self._history_after(before)
         self.position = self._column([place.position for place in places], torch.int64)
         self._arguments: dict[str, Any] = {
             "order": params[0].order,
@@ -124,52 +85,52 @@ class Batch:
         lists = [place.id_lists for place in places]
         for name in lists[0]:
             self._add_list(name, [each[name] for each in lists])
-        if any(each.bitmask for each in params):
-            words = (logits.shape[1] + 31) // 32
-            self._arguments["bitmask"] = torch.full((len(places), words), -1, dtype=torch.int32, device=self._device)
+        self.masked = [row for row, each in enumerate(params) if each.bitmask is not None]
+        if self.masked:
+            self._arguments["bitmask"] = self.all_allowed(len(places))
+        self.reports = Reports(places)
 
-        # What is reported of every row, because one of them asked for it.
-        self._logprobs = any(each.logprobs is not None for each in params)
-        self._kept = any(each.kept is not None for each in params)
-        self._reports: dict[str, Any] = {}
-        if self._logprobs:
-            top = {"top_n": max(each.logprobs or 0 for each in params), "top_of": places[0].call[1]}
-            self._reports |= {"logprob": True, "raw_logprob": True, "rank": True, **top}
-        if self._kept:
-            self._reports |= {"kept_count": True, "max_kept": max(each.kept or 0 for each in params)}
-
-    def draw(self, logits: Tensor, explain: int) -> list[Drawn]:
+    def draw(self, logits: Tensor) -> list[Drawn]:
         """One token for each row."""
         self.read_bitmasks()
         result = self.sample(logits)
-        drawn = self.finish(logits, result, explain)
+        drawn = self.finish(logits, result)
         self.position += 1
         return drawn
 
     def sample(self, logits: Tensor) -> Any:
         """The call of the op: nothing in it waits for the device, and its tensors stay where they are."""
-        return ops.sample(logits, **self._inputs(), **self._reports)
+        return ops.sample(logits, **self.inputs(), **self.reports.arguments)
 
     def storage(self) -> tuple[int, ...]:
         """Where the tensors of the history lie and how large they are: others need another graph."""
-        inputs = self._history.inputs if self._history else {}
+        inputs = self.history.inputs if self.history else {}
         return tuple(number for tensor in inputs.values() for number in (tensor.data_ptr(), tensor.shape[-1]))
 
-    def _inputs(self) -> dict[str, Any]:
-        return self._arguments | (self._history.inputs if self._history else {})
+    def inputs(self) -> dict[str, Any]:
+        """The parameters of the rows, as the ops take them; read them anew for each call."""
+        return self._arguments | (self.history.inputs if self.history else {})
 
-    def finish(self, logits: Tensor, result: Any, explain: int = 0) -> list[Drawn]:
+    def finish(self, logits: Tensor, result: Any) -> list[Drawn]:
         """Read what was drawn for each row, and add it to the history."""
         valid = result.valid.tolist()
         tokens = [token if valid[row] else None for row, token in enumerate(result.tokens.tolist())]
-        nothing = [None] * len(tokens)
-        logprobs = self._logprobs_of(tokens, result) if self._logprobs else nothing
-        kept = self._kept_of(tokens, result) if self._kept else nothing
-        steps = self._steps(logits, self._inputs(), tokens, explain) if explain else nothing
-        problems = [None if token is not None else _problem(logits[row]) for row, token in enumerate(tokens)]
+        drawn = self.drawn(self.places, self.inputs(), logits, tokens, result)
+        if self.history:
+            self.history.append(result.tokens)
+        return drawn
 
-        if self._history:
-            self._history.append(result.tokens)
+    def drawn(
+        self, places: list[Place], arguments: dict[str, Any], logits: Tensor, tokens: list[int | None], result: Any
+    ) -> list[Drawn]:
+        """Tokens with what is reported of them, for rows that were drawn with `arguments`."""
+        steps: list[Any] = [None] * len(tokens)
+        if self._explain:
+            positions = arguments["position"].tolist()
+            steps = explained(logits, arguments, positions, tokens, self._explain, self._vocabulary)
+        problems = [None if token is not None else problem(logits[row]) for row, token in enumerate(tokens)]
+        logprobs = self.reports.logprobs_of(places, tokens, result)
+        kept = self.reports.kept_of(places, tokens, result)
         return [Drawn(*row) for row in zip(tokens, problems, logprobs, kept, steps, strict=True)]
 
     def _history_after(self, before: Batch | None) -> TokenHistory | None:
@@ -190,7 +151,7 @@ class Batch:
         entering = TokenHistory(prompts, self._vocabulary.padded, device=self._device).fork(new)
         if before is None or not old:
             return entering
-        staying = before._history or TokenHistory(
+        staying = before.history or TokenHistory(
             [[]] * len(before.places), self._vocabulary.padded, device=self._device
         )
         return staying.fork(old).join(entering)
@@ -204,88 +165,34 @@ class Batch:
         if longest:
             self._arguments[name] = self._column([padded(name, each, longest) for each in lists], _OP[name].dtypes[0])
 
+    def all_allowed(self, *rows: int) -> Tensor:
+        """Words of a bitmask [*rows, W] in which every token may follow."""
+        words = (self._vocabulary.padded + 31) // 32
+        return torch.full((*rows, words), -1, dtype=torch.int32, device=self._device)
+
     def read_bitmasks(self) -> None:
         """Ask the functions of the rows that have one which tokens may follow."""
-        for row, place in enumerate(self.places):
-            if place.params.bitmask is None:
-                continue
-            mask, words = place.params.bitmask(list(place.tokens)), self._arguments["bitmask"][row]
-            words.fill_(-1)
-            if mask is None:
-                continue
-            if not isinstance(mask, Tensor) or mask.dtype != torch.int32 or mask.ndim != 1:
-                got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
-                raise TypeError(f"{place.name}.bitmask: expected None or an int32 tensor of one dimension, got {got}")
-            least = (self._vocabulary.size + 31) // 32
-            if not least <= len(mask) <= len(words):
-                sizes = f"{least} words of 32 bits" if least == len(words) else f"{least} to {len(words)} words"
-                raise ValueError(f"{place.name}.bitmask: expected {sizes}, got {len(mask)}")
-            words[: len(mask)] = mask
+        for row in self.masked:
+            self.read_bitmask(row, self.places[row].tokens, self._arguments["bitmask"][row])
 
-    def _logprobs_of(self, tokens: list[int | None], result: Any) -> list[TokenLogprob | None]:
-        logprob, raw, rank = result.logprob.tolist(), result.raw_logprob.tolist(), result.rank.tolist()
-        has_top = result.top_ids is not None
-        ids, values = (result.top_ids.tolist(), result.top_logprobs.tolist()) if has_top else ([], [])
-
-        logprobs: list[TokenLogprob | None] = []
-        for row, (token, place) in enumerate(zip(tokens, self.places, strict=True)):
-            count = place.params.logprobs
-            if token is None or count is None:
-                logprobs.append(None)
-                continue
-            pairs = zip(ids[row][:count], values[row][:count], strict=True) if count else ()
-            top = tuple((i, value) for i, value in pairs if i >= 0)
-            logprobs.append(TokenLogprob(token, logprob[row], raw[row], rank[row], top))
-        return logprobs
-
-    def _kept_of(self, tokens: list[int | None], result: Any) -> list[KeptTokens | None]:
-        counts = result.kept_count.tolist()
-        ids = result.kept_ids.tolist() if result.kept_ids is not None else [[]] * len(counts)
-        kept: list[KeptTokens | None] = []
-        for row, (token, place) in enumerate(zip(tokens, self.places, strict=True)):
-            wanted = place.params.kept
-            if token is None or wanted is None:
-                kept.append(None)
-            else:
-                kept.append(KeptTokens(counts[row], tuple(ids[row][: min(wanted, counts[row])])))
-        return kept
-
-    def _steps(
-        self, logits: Tensor, arguments: dict[str, Any], tokens: list[int | None], explain: int
-    ) -> list[Step | None]:
-        before = ops.softmax(logits)
-        after = ops.filter_probs(logits, **arguments)
-        kept = ops.filter_logits(logits, **arguments) > -torch.inf
-
-        steps: list[Step | None] = []
-        for row, (place, token) in enumerate(zip(self.places, tokens, strict=True)):
-            if token is None:
-                steps.append(None)
-                continue
-            leading = before[row].topk(min(explain, logits.shape[1])).indices.tolist()
-            candidates = tuple(
-                Candidate(
-                    token=self._vocabulary.tokenizer.token_text(i),
-                    id=i,
-                    probability=float(before[row, i]),
-                    filtered_probability=float(after[row, i]),
-                    kept=bool(kept[row, i]),
-                    drawn=i == token,
-                )
-                for i in (leading if token in leading else [*leading, token])
-            )
-            rest = max(0.0, 1.0 - sum(candidate.probability for candidate in candidates))
-            steps.append(Step(place.position, int(kept[row].sum()), candidates, rest))
-        return steps
+    def read_bitmask(self, row: int, tokens: list[int], words: Tensor) -> None:
+        """Ask the function of a row which tokens may follow `tokens`, and write it to `words` [W]."""
+        place = self.places[row]
+        assert place.params.bitmask is not None
+        mask = place.params.bitmask(list(tokens))
+        words.fill_(-1)
+        if mask is None:
+            return
+        if not isinstance(mask, Tensor) or mask.dtype != torch.int32 or mask.ndim != 1:
+            got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+            raise TypeError(f"{place.name}.bitmask: expected None or an int32 tensor of one dimension, got {got}")
+        least = (self._vocabulary.size + 31) // 32
+        if not least <= len(mask) <= len(words):
+            sizes = f"{least} words of 32 bits" if least == len(words) else f"{least} to {len(words)} words"
+            raise ValueError(f"{place.name}.bitmask: expected {sizes}, got {len(mask)}")
+        words[: len(mask)] = mask
 
 
 def padded(name: str, values: Sequence[float], length: int) -> list[float]:
     """A list of a row, with what stands for nothing after it."""
     return [*values, *(0 if name == "bias" else -1,) * (length - len(values))]
-
-
-def _problem(logits: Tensor) -> str:
-    """Why a row has no candidate."""
-    if bool((logits > -torch.inf).any()):
-        return "its parameters leave no token that has a logit"
-    return "its logits are all NaN or -inf"

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..model.cache import KVCache
 from ..model.transformer import Transformer
-from .draw import Batch, Drawn, Draws
+from .draw import Batch, Draws
+from .place import Drawn
 from .results import Throughput
 from .row import Row
 

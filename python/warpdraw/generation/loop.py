@@ -11,11 +11,14 @@ from torch import Tensor
 
 from ..model.cache import KVCache
 from ..model.weights import Checkpoint
-from .draw import Drawn, Draws
+from .draw import Draws
 from .graph import Graphs
 from .params import SamplingParams, fresh_seed
+from .place import Drawn
 from .results import Completions, Event, Throughput
 from .row import Request, Row
+from .speculation import Speculation, speculation_of
+from .verifying import Speculative
 from .vocabulary import Vocabulary
 
 Prompts = str | Sequence[str] | Sequence[list[int]]
@@ -24,6 +27,8 @@ Prompts = str | Sequence[str] | Sequence[list[int]]
 PREFILL_TOKENS = 512
 # The cache starts with room for this many tokens after the longest prompt and grows when they do not suffice.
 FIRST_TOKENS = 256
+# Why a step runs without a graph.
+DRAFTED = "steps with drafts differ in the number of tokens"
 
 
 def generate(
@@ -34,6 +39,7 @@ def generate(
     max_rows: int = 64,
     explain: int = 0,
     graphs: bool | None = None,
+    draft: Speculation | Checkpoint | str | None = None,
 ) -> Completions:
     """Draw a completion, or params.n of them, for each prompt: `stream` run to its end.
 
@@ -46,7 +52,7 @@ def generate(
     >>> [completion.index for completion in completions]
     [0, 1]
     """
-    events = stream(model, prompts, params, max_rows=max_rows, explain=explain, graphs=graphs)
+    events = stream(model, prompts, params, max_rows=max_rows, explain=explain, graphs=graphs, draft=draft)
     completions = [event.completion for event in events if event.completion is not None]
     completions.sort(key=lambda completion: (completion.index, completion.sample))
     return Completions(completions, events.throughput)
@@ -60,6 +66,7 @@ def stream(
     max_rows: int = 64,
     explain: int = 0,
     graphs: bool | None = None,
+    draft: Speculation | Checkpoint | str | None = None,
 ) -> Stream:
     """Draw completions for prompts, and iterate over `Event`s as they come.
 
@@ -69,6 +76,8 @@ def stream(
     explain   how many leading candidates each event's `step` reports; 0 is none.
     graphs    whether steps of rows that stay together run as CUDA graphs; None is where the model is on a GPU. On
               the CPU True runs the same step without a graph. `throughput` says how often, and why not otherwise.
+    draft     a smaller model with the same vocabulary, "ngram" or "suffix", or a `Speculation` that says more: what
+              proposes tokens, which the model verifies several at once. The text stays what it is without.
 
     The texts of the events of a sample together are exactly the text of its completion. A sample whose logits
     leave no candidate (all NaN or -inf, or banned) ends with finish_reason "error"; the others go on.
@@ -82,16 +91,33 @@ def stream(
     for name, value, least in (("max_rows", max_rows, 1), ("explain", explain, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    return Stream(model, _requests(model, prompts, params), max_rows, explain, graphs)
+    requests = _requests(model, prompts, params)
+    speculation = None if draft is None else speculation_of(draft, model)
+    if speculation is not None and speculation.method == "greedy":
+        for request in requests:
+            if request.params.temperature:
+                raise ValueError(
+                    f"{request.name}.temperature: expected 0 with drafts of method 'greedy', "
+                    f"got {request.params.temperature}"
+                )
+    return Stream(model, requests, max_rows, explain, graphs, speculation)
 
 
 class Stream(Iterator[Event]):
     """The events of a run, one for each token drawn; `throughput` counts as it goes."""
 
     def __init__(
-        self, model: Checkpoint, requests: list[Request], max_rows: int, explain: int, graphs: bool | None
+        self,
+        model: Checkpoint,
+        requests: list[Request],
+        max_rows: int,
+        explain: int,
+        graphs: bool | None,
+        speculation: Speculation | None = None,
     ) -> None:
         self.throughput = Throughput()
+        self._speculation = speculation
+        self._speculative: Speculative | None = None
         self._checkpoint, self._draws = model, Draws(Vocabulary(model), explain)
         # The samples of a prompt start together, from one prefill, as far as there are rows for them.
         self._waiting = deque(
@@ -113,6 +139,10 @@ class Stream(Iterator[Event]):
             return
         with torch.inference_mode():
             self._cache = self._new_cache()
+            if self._speculation is not None:
+                self._speculative = Speculative(
+                    self._checkpoint, self._cache, self._speculation, self._draws, self.throughput, PREFILL_TOKENS
+                )
         graphs = Graphs(self._checkpoint.model, self._cache, self._draws, self.throughput)
 
         while self._waiting or running:
@@ -128,13 +158,20 @@ class Stream(Iterator[Event]):
                 prefilled = perf_counter()
 
                 # decode
-                drawn = graphs.step(running) if self._with_graphs and not admitted else None
-                if drawn is None:
-                    if running:
-                        logits.insert(0, self._decode(running))
+                if self._speculative is not None:
+                    events = self._speculative.events(running, admitted, logits)
+                    if self._with_graphs:
+                        counted = self.throughput.eager_steps
+                        counted[DRAFTED] = counted.get(DRAFTED, 0) + 1
                     running += admitted
-                    drawn = self._draw(logits, running)
-                events = [row.advance(result) for row, result in zip(running, drawn, strict=True)]
+                else:
+                    drawn = graphs.step(running) if self._with_graphs and not admitted else None
+                    if drawn is None:
+                        if running:
+                            logits.insert(0, self._decode(running))
+                        running += admitted
+                        drawn = self._draw(logits, running)
+                    events = [row.advance(result) for row, result in zip(running, drawn, strict=True)]
 
                 self.throughput.prefill_seconds += prefilled - started
                 self.throughput.decode_seconds += perf_counter() - prefilled
@@ -165,6 +202,8 @@ class Stream(Iterator[Event]):
             torch.cuda.synchronize(self._device)
         self.throughput.prompt_tokens += len(request.ids)
         rows = [Row(self._checkpoint, request, sample, slot) for sample, slot in zip(samples, slots, strict=True)]
+        if self._speculative is not None:
+            self._speculative.admit(rows)
         return rows, logits[:, -1].expand(len(rows), -1)
 
     def _decode(self, rows: list[Row]) -> Tensor:

@@ -60,6 +60,57 @@ class Step:
     rest: float
 
 
+@dataclass
+class Acceptance:
+    """What became of drafts.
+
+    steps            steps in which the model verified drafts and drew a token, or only drew one. (The first token of
+                     a sample comes from its prompt, without a step.)
+    tokens           tokens that the steps added to texts; those after the end of a text do not count.
+    drafted          how many drafts there were at each place in a step, the first one first.
+    accepted         how many of them were accepted.
+    """
+
+    steps: int = 0
+    tokens: int = 0
+    drafted: list[int] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+
+    def add(self, drafted: int, accepted: int) -> None:
+        """Count a step."""
+        self.steps += 1
+        while len(self.drafted) < drafted:
+            self.drafted.append(0)
+            self.accepted.append(0)
+        for place in range(drafted):
+            self.drafted[place] += 1
+            self.accepted[place] += place < accepted
+
+    @property
+    def acceptance(self) -> float:
+        """Accepted drafts as a part of all drafts."""
+        return sum(self.accepted) / sum(self.drafted) if self.drafted else 0.0
+
+    @property
+    def acceptance_by_place(self) -> list[float]:
+        """The same at each place in a step: a draft is accepted only after those before it."""
+        return [accepted / drafted for accepted, drafted in zip(self.accepted, self.drafted, strict=True)]
+
+    @property
+    def tokens_per_step(self) -> float:
+        """1 without drafts."""
+        return self.tokens / self.steps if self.steps else 0.0
+
+
+@dataclass
+class SpeculationStats(Acceptance):
+    """What became of the drafts of a whole run, and the seconds in drafting, in the model and in verifying."""
+
+    draft_seconds: float = 0.0
+    target_seconds: float = 0.0
+    verify_seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Completion:
     """One finished sample.
@@ -71,6 +122,7 @@ class Completion:
                        (max_tokens), "context" (the model's context is full) or "error" (`error` says what).
     seed               the seed of this sample: with it, and n = 1, the same text comes again.
     index, sample      which prompt, and which of its n samples.
+    speculation        what became of its drafts, where there were any.
     """
 
     prompt: str | list[int]
@@ -87,6 +139,7 @@ class Completion:
     sample: int = 0
     error: str | None = None
     steps: list[Step] | None = None
+    speculation: Acceptance | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +167,7 @@ class Throughput:
     """Tokens and seconds of a whole run; the time between its events is not counted.
 
     Where CUDA graphs are on: how many were made, the decode steps that they ran, and the others by their reason.
+    Where tokens are drafted: what became of the drafts.
     """
 
     prompt_tokens: int = 0
@@ -123,6 +177,7 @@ class Throughput:
     graphs: int = 0
     graph_steps: int = 0
     eager_steps: dict[str, int] = field(default_factory=dict)
+    speculation: SpeculationStats | None = None
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..model.weights import Checkpoint
-from .draw import Drawn, Place
+from .pace import Pace
 from .params import SamplingParams, end_ids, sample_seed
-from .results import Completion, Event, FinishReason, KeptTokens, Step, TokenLogprob
+from .place import Drawn, Place
+from .results import Acceptance, Completion, Event, FinishReason, KeptTokens, Step, TokenLogprob
 from .streaming import TextStream
 from .vocabulary import TokenLists
 
@@ -46,6 +47,18 @@ class Row:
         self.kept: list[KeptTokens] = []
         self.steps: list[Step] = []
         self.finished = False
+        self.pace: Pace | None = None  # where tokens are drafted
+        self.acceptance = Acceptance()
+
+    @property
+    def length(self) -> int:
+        """How many tokens the sequence has, prompt included."""
+        return len(self.request.ids) + len(self.tokens)
+
+    def tokens_from(self, position: int) -> list[int]:
+        """The tokens of the sequence from a position on."""
+        drawn = position - len(self.request.ids)
+        return self.tokens[drawn:] if drawn >= 0 else self.request.ids[position:] + self.tokens
 
     def advance(self, drawn: Drawn) -> Event:
         """Take the token, decide whether it ends the sample, and report."""
@@ -105,4 +118,5 @@ class Row:
             sample=self.sample,
             error=error,
             steps=self.steps or None,
+            speculation=None if self.pace is None else self.acceptance,
         )

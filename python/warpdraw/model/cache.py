@@ -12,7 +12,7 @@ class KVCache:
 
     `lengths` (int64 [slots]) lies on the host, so that a step knows its shapes without asking the device. The model
     appends and advances; the caller may truncate a slot (rejected drafts, a finished request), copy a slot (several
-    samples from one prompt) and grow the capacity. Beyond a slot's length there are zeros.
+    samples from one prompt) and grow the capacity. Beyond a slot's length there are zeros, but for what `keep` left.
     Raises ValueError for slots, lengths and capacities out of range.
 
     >>> config = ModelConfig(
@@ -43,7 +43,9 @@ class KVCache:
         shape = (config.layers, slots, config.kv_heads, capacity, padded)
         self._keys = torch.zeros(shape, dtype=dtype, device=device)
         self._values = torch.zeros(shape, dtype=dtype, device=device)
+        self._view()
         self.lengths = torch.zeros(slots, dtype=torch.int64)
+        self._written = [0] * slots  # beyond this there are zeros, whatever the length is
 
     @property
     def slots(self) -> int:
@@ -55,11 +57,11 @@ class KVCache:
 
     def keys(self, layer: int) -> torch.Tensor:
         """One layer's keys, a view [slots, kv_heads, capacity, head_dim]."""
-        return self._keys[layer, ..., : self.head_dim]
+        return self._layers[layer][0]
 
     def values(self, layer: int) -> torch.Tensor:
         """One layer's values, a view [slots, kv_heads, capacity, head_dim]."""
-        return self._values[layer, ..., : self.head_dim]
+        return self._layers[layer][1]
 
     def append(
         self, layer: int, rows: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -76,15 +78,34 @@ class KVCache:
         """Declare `count` more positions of each slot in `rows` filled."""
         self.lengths[rows] += count
 
+    def keep(self, rows: list[int], lengths: list[int], written: list[int]) -> None:
+        """Declare the first `lengths` positions of slots `rows` filled, of `written` that were appended to.
+
+        On the CPU the others stay what they are, because there a row's attention reads no position after its own, and
+        the next tokens write over them. Elsewhere it reads them masked, so they become zeros.
+        """
+        self.lengths[rows] = torch.tensor(lengths)
+        if self._keys.device.type == "cpu":
+            for row, end in zip(rows, written, strict=True):
+                self._written[row] = max(self._written[row], end)
+            return
+        ends = zip(rows, lengths, written, strict=True)
+        stale = [(row, position) for row, length, end in ends for position in range(length, end)]
+        if stale:
+            slots, positions = torch.tensor(stale, device=self._keys.device).unbind(1)
+            self._keys[:, slots, :, positions] = 0
+            self._values[:, slots, :, positions] = 0
+
     def truncate(self, row: int, length: int) -> None:
         """Forget what slot `row` holds beyond its first `length` positions."""
         filled = int(self.lengths[row])
         if not 0 <= length <= filled:
             raise ValueError(f"length is {length}; slot {row} can be cut to between 0 and {filled}")
         # Why zeroed: a masked key has weight 0, and 0 times a NaN that another request left behind is NaN.
-        self._keys[:, row, :, length:filled] = 0
-        self._values[:, row, :, length:filled] = 0
-        self.lengths[row] = length
+        end = max(filled, self._written[row])
+        self._keys[:, row, :, length:end] = 0
+        self._values[:, row, :, length:end] = 0
+        self.lengths[row], self._written[row] = length, 0
 
     def copy(self, source: int, rows: torch.Tensor | list[int]) -> None:
         """Make each slot in `rows` hold what slot `source` holds."""
@@ -106,3 +127,11 @@ class KVCache:
         extra = min(max(capacity, 2 * self.capacity), self.max_positions) - self.capacity
         self._keys = torch.nn.functional.pad(self._keys, (0, 0, 0, extra))
         self._values = torch.nn.functional.pad(self._values, (0, 0, 0, extra))
+        self._view()
+
+    def _view(self) -> None:
+        """Make the views of each layer once: a step of a small model takes about as long as making views."""
+        each = zip(self._keys, self._values, strict=True)
+        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = [
+            (keys[..., : self.head_dim], values[..., : self.head_dim]) for keys, values in each
+        ]

@@ -12,6 +12,9 @@ DECODE_TOKENS = 16
 """Calls with at most this many tokens a row are decode steps: they run in these forms, position by position."""
 
 BLOCK = 8
+# A multiple of what vector loops take at once, and the most elements that an elementwise function gives one thread.
+WHOLE_VECTORS = 64
+ONE_THREAD = 16384
 
 
 def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -21,39 +24,42 @@ def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     flat = x.reshape(-1, x.shape[-1])
     count = flat.shape[0]
-    flat = F.pad(flat, (0, 0, 0, -count % BLOCK))
-    out = flat.new_empty(flat.shape[0], weight.shape[0])
-    for start in range(0, count, BLOCK):
-        block = slice(start, start + BLOCK)
-        if bias is None:
-            torch.mm(flat[block], weight.t(), out=out[block])
-        else:
-            torch.addmm(bias, flat[block], weight.t(), out=out[block])
-    return out[:count].view(*x.shape[:-1], -1)
+    if count % BLOCK:
+        flat = torch.constant_pad_nd(flat, (0, 0, 0, -count % BLOCK))
+    blocks = [flat] if count <= BLOCK else torch.split(flat, BLOCK)
+    columns = weight.t()
+    done = [torch.mm(block, columns) if bias is None else torch.addmm(bias, block, columns) for block in blocks]
+    out = done[0] if count <= BLOCK else torch.cat(done)
+    return (out if count == out.shape[0] else out[:count]).view(*x.shape[:-1], -1)
 
 
 def map_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """An elementwise function of x [..., K], one call a row.
 
-    Over several rows a vector loop's scalar tail, with another exponential, falls on elements that the batch decides.
+    Over several rows a vector loop's scalar tail, with another exponential, falls on elements that the batch decides;
+    unless rows are whole vectors, and so few that they are not shared among threads.
     """
+    if x.shape[-1] % WHOLE_VECTORS == 0 and x.numel() <= ONE_THREAD:
+        return function(x)
     return torch.stack([function(row) for row in x.flatten(0, -2).unbind()]).view_as(x)
 
 
 def attend_row(
-    query: Tensor, keys: Tensor, values: Tensor, rows: list[int], positions: list[list[int]], window: int | None
+    query: Tensor, keys: Tensor, values: Tensor, places: list[tuple[int, list[int]]], window: int | None
 ) -> Tensor:
     """Attention of query [B, T, H, D] over cached keys and values [slots, kv_heads, capacity, D], a call a position.
 
     Each call sees exactly the keys that it may: no padding and no mask, so nothing in it knows about other rows.
-    The heads of a group stand side by side as the query's sequence.
+    `places` are the slot and the positions of each row. The
+    heads of a group stand side by side as the query's sequence.
     """
     grouped = query.view(*query.shape[:2], keys.shape[1], -1, query.shape[3])
     mixed = []
-    for slot, row, places in zip(rows, grouped, positions, strict=True):
-        for heads, position in zip(row.unsqueeze(1), places, strict=True):
+    for row, (slot, positions) in zip(grouped.unbind(), places, strict=True):
+        several = (row,) if len(positions) == 1 else row.unsqueeze(1).unbind()
+        for heads, position in zip(several, positions, strict=True):
             seen = slice(0 if window is None else max(0, position + 1 - window), position + 1)
             mixed.append(
                 F.scaled_dot_product_attention(heads, keys[slot : slot + 1, :, seen], values[slot : slot + 1, :, seen])
             )
-    return torch.cat(mixed).view_as(query)
+    return (mixed[0] if len(mixed) == 1 else torch.cat(mixed)).view_as(query)

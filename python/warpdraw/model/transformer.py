@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,11 @@ class Step:
     cache: KVCache | None
     rowwise: bool
     rotary: tuple[Tensor, Tensor] | None = None  # cos, sin [B, T, 1, D / 2]
+
+    @cached_property
+    def places(self) -> list[tuple[int, list[int]]]:
+        """The slot and the positions of each row, on the host."""
+        return list(zip(self.rows.tolist(), self.positions.tolist(), strict=True))
 
     def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
         return self.project(x, layer.weight, layer.bias)
@@ -71,11 +76,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         packed = step.linear(x, self.qkv).view(*x.shape[:2], -1, self.head_dim)
-        query, key, value = torch.split(packed, [self.heads, self.kv_heads, self.kv_heads], dim=2)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if step.rotary is not None:
-            query, key = rotate(query, *step.rotary), rotate(key, *step.rotary)
+        if self.query_norm is None and step.rotary is not None:
+            turned, value = torch.split(packed, [self.heads + self.kv_heads, self.kv_heads], dim=2)
+            query, key = torch.split(rotate(turned, *step.rotary), [self.heads, self.kv_heads], dim=2)
+        else:
+            query, key, value = torch.split(packed, [self.heads, self.kv_heads, self.kv_heads], dim=2)
+            if self.query_norm is not None and self.key_norm is not None:
+                query, key = self.query_norm(query), self.key_norm(key)
+            if step.rotary is not None:
+                query, key = rotate(query, *step.rotary), rotate(key, *step.rotary)
         if step.cache is None:
             mixed = self._attend(query, key, value, step.positions)
         else:
@@ -95,7 +104,7 @@ class Attention(nn.Module):
         cache.append(self.layer, step.rows, step.positions, key, value)
         keys, values = cache.keys(self.layer), cache.values(self.layer)
         if step.rowwise:
-            return attend_row(query, keys, values, step.rows.tolist(), step.positions.tolist(), self.window)
+            return attend_row(query, keys, values, step.places, self.window)
         keys, values = (part[step.rows, :, : step.length].transpose(1, 2) for part in (keys, values))
         return self._attend(query, keys, values, step.positions)
 
@@ -217,7 +226,31 @@ class Transformer(nn.Module):
         with torch.no_grad():
             return self._run(tokens, Step(rows, positions, places, cache, rowwise=False), last=True)[:, -1]
 
-    def _run(self, tokens: Tensor, step: Step, last: bool) -> Tensor:
+    def read(self, ids: list[int], cache: KVCache, slot: int, part: int) -> Tensor:
+        """Logits [1, 1, V] after a prompt that is read into a slot, `part` tokens at once."""
+        device, rows = self.embedding.weight.device, torch.tensor([slot])
+        for start in range(0, len(ids), part):
+            logits: Tensor = self(torch.tensor([ids[start : start + part]], device=device), cache, rows, last=True)
+        return logits
+
+    def extend(
+        self, tokens: Tensor, cache: KVCache, slots: list[int], positions: list[int], outputs: list[int] | None = None
+    ) -> Tensor:
+        """Logits [N, V] after tokens [N], each at its position of its slot; or only those of the tokens `outputs`.
+
+        Several tokens may belong to one slot, and see each other as their positions say: a step in which rows have
+        unequal numbers of tokens. The logits are those of one token at a time (on the CPU in the same bits). Nothing
+        is checked, and `cache.lengths` is not moved: the caller says which tokens it keeps.
+        """
+        length = max(positions) + 1
+        cache.grow(length)
+        device = tokens.device
+        rows, at = torch.tensor([slots, positions], device=device).unbind()
+        step = Step(rows, at[:, None], length, cache, rowwise=self._invariant(device))
+        with torch.no_grad():
+            return self._run(tokens[:, None], step, last=False, outputs=outputs)[:, 0]
+
+    def _run(self, tokens: Tensor, step: Step, last: bool, outputs: list[int] | None = None) -> Tensor:
         x = self.embedding(tokens)
         if self.position_embedding is not None:
             x = x + self.position_embedding(step.positions)
@@ -225,6 +258,8 @@ class Transformer(nn.Module):
             step.rotary = self.rope_cos[step.positions].unsqueeze(2), self.rope_sin[step.positions].unsqueeze(2)
         for block in self.blocks:
             x = block(x, step)
+        if outputs is not None:
+            x = x[outputs]
         x = self.norm(x[:, -1:] if last else x)
         return step.project(x, self.embedding.weight if self.head is None else self.head.weight)
 
