@@ -162,8 +162,8 @@ def way_kernel(drafts, outputs):
     store(outputs.bonus, b, valid & bonus)
     fill(outputs.tokens, b, place, -1)
     fill(outputs.nodes, b, place, -1)
-    fill(outputs.logprob, b, place, float("nan"))
-    fill(outputs.raw_logprob, b, place, float("nan"))
+    fill(outputs.logprob, b, place, -float("inf"))
+    fill(outputs.raw_logprob, b, place, -float("inf"))
 
 
 def in_requests(rows: Tensor | None, offsets: Tensor | None) -> Any:
