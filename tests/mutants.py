@@ -672,8 +672,8 @@ MUTANTS = [
     Mutant(
         "vectors: bounds of tiles are too low",
         "cpu/residual.h",
-        "return keys_of(masses(p), e) * float(kTile);",
-        "return keys_of(masses(p), e);",
+        "load(&space.maximum[i]))), e) * float(kTile)",
+        "load(&space.maximum[i]))), e)",
         op="verify",
     ),
     Mutant(

@@ -358,7 +358,6 @@ def judgements(isa: str) -> dict[str, Callable[[], object]]:
         "independence": functools.partial(checks.check_independence, 10_000),
         "definitions": functools.partial(against, (1, 2, 65, 300, 1000), 1),
         "arithmetic": arithmetic,
-        "lossless": functools.partial(verify_checks.check_games, 5_000),
         "distribution": functools.partial(checks.check_distributions, 2_000 if isa == "scalar" else 5_000),
         "known answers": known_answers,
     }
@@ -369,7 +368,7 @@ def judgements(isa: str) -> dict[str, Callable[[], object]]:
 
 
 FIRST_SLOW = "verification"
-VERIFYING = ("verification", "lossless", "small parity")
+VERIFYING = ("small parity", "verification")
 
 
 def judge(library: Path, isa: str, names: list[str], pipe: Connection) -> None:

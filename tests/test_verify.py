@@ -15,13 +15,13 @@ import warpdraw
 
 RULES = {rule.__name__.removeprefix("check_"): rule for rule in verify_checks.RULES}
 SLOW = {"reference", "triton"}  # in Python: the smaller rules alone
-SMALL = {"degenerate_residuals", "invalid_requests", "drafts_join_the_history", "rows_of_masks"}
+SMALL = {"rare_uniforms", "invalid_requests"}
 
 
 @pytest.mark.parametrize("backend", each(BACKENDS))
 @pytest.mark.parametrize("rule", RULES)
 def test_rules(backend, rule):
-    if backend in SLOW and rule not in SMALL:
+    if backend in SLOW and (rule not in SMALL or (backend, rule) == ("reference", "rare_uniforms")):
         pytest.skip(
             f"{backend}: too slow for thousands of requests; the same calls are compared with the oracle elsewhere"
         )
