@@ -352,6 +352,7 @@ def judgements(isa: str) -> dict[str, Callable[[], object]]:
         "large rows": feature_checks.check_large_rows,
         "steep rows": feature_checks.check_steep_rows,
         "threads": threads,
+        "many tiles": verify_checks.check_many_tiles,
         "verification": verify_checks.check_rules,
         "halves": functools.partial(against, (130,), 1, torch.bfloat16),
         "parity": functools.partial(parity, "scalar", (1, 64, 5003), both),
@@ -362,13 +363,13 @@ def judgements(isa: str) -> dict[str, Callable[[], object]]:
         "known answers": known_answers,
     }
     if isa == "scalar":  # the oracle is one side of these
-        for name in ("small parity", "large rows", "steep rows", "threads", "parity"):
+        for name in ("small parity", "large rows", "steep rows", "threads", "parity", "many tiles"):
             del made[name]
     return made
 
 
 FIRST_SLOW = "verification"
-VERIFYING = ("small parity", "verification")
+VERIFYING = ("small parity", "many tiles", "verification")
 
 
 def judge(library: Path, isa: str, names: list[str], pipe: Connection) -> None:

@@ -7,28 +7,39 @@ from pathlib import Path
 import pytest
 import torch
 import verify_checks
-from conftest import BACKENDS, runnable
+from conftest import BACKENDS, SIMULATED, VECTOR, runnable
 from test_every_backend import each
 from verify_checks import CHAIN, METHODS, links, random_call
 
 import warpdraw
 
 RULES = {rule.__name__.removeprefix("check_"): rule for rule in verify_checks.RULES}
-SLOW = {"reference", "triton"}  # in Python: the smaller rules alone
-SMALL = {"rare_uniforms", "invalid_requests"}
+# In Python, or on a simulated GPU: the rules that need few requests.
+SLOW = {"reference": {"invalid_requests"}, "triton": {"rare_uniforms", "invalid_requests"}}
+FEW_REQUESTS = (
+    {
+        "rare_uniforms", "coupled_is_sample", "greedy", "degenerate_residuals", "padding", "invalid_requests",
+        "drafts_join_the_history", "rows_of_masks",
+    }
+)  # fmt: skip
+SLOW |= {name: FEW_REQUESTS for name in SIMULATED}
 
 
 @pytest.mark.parametrize("backend", each(BACKENDS))
 @pytest.mark.parametrize("rule", RULES)
 def test_rules(backend, rule):
-    if backend in SLOW and (rule not in SMALL or (backend, rule) == ("reference", "rare_uniforms")):
-        pytest.skip(
-            f"{backend}: too slow for thousands of requests; the same calls are compared with the oracle elsewhere"
-        )
+    if rule not in SLOW.get(backend, RULES):
+        pytest.skip(f"{backend}: too slow for thousands of requests; other tests compare it with the oracle")
     if BACKENDS[runnable(backend)].device not in ("any", "cpu"):
         pytest.skip(f"{backend}: these tensors are on the CPU; tests/test_gpu.py compares with it")
     with warpdraw.use(backend):
         RULES[rule]()
+
+
+@pytest.mark.parametrize("backend", [*VECTOR, *SIMULATED])
+def test_what_is_left_in_many_tiles(backend):
+    with warpdraw.use(runnable(backend)):
+        verify_checks.check_many_tiles()
 
 
 def test_the_reference_agrees_with_the_oracle():

@@ -482,6 +482,33 @@ def check_noise_is_not_shared() -> None:
                 assert_distribution(counts, left / left.sum(), f"after draft {token}, spread {spread}")
 
 
+def check_siblings_decide_independently() -> None:
+    """The second draft of a node passes as often as what the first one left says, once the first is rejected."""
+    N = 10_000
+    p, q = torch.tensor([0.6, 0.28, 0.12, 1e-9]), torch.full((4,), 0.25)
+    left = (p - q).clamp(min=0.0)
+    expected = (left / left.sum() / q)[1].item()
+    tree = dict(zip(("first_child", "next_sibling"), (x.expand(N, -1) for x in links((0, 0))), strict=True))
+    result = warpdraw.verify(
+        torch.tensor([[2, 1]]).expand(N, -1), p.log().expand(N, 3, -1), q.log().expand(N, 2, -1), "rejection",
+        seed=torch.arange(N), nodes=True, **tree,
+    )  # fmt: skip
+    second = result.nodes[:, 1]
+    share = (second == 2).sum().item() / (second != 1).sum().item()
+    assert abs(share - expected) < 0.04, f"{share:.3f}, expected {expected:.3f}"
+
+
+def check_many_tiles(other: str = "scalar") -> None:
+    """The bits of another backend where what is left lies in many tiles of like mass."""
+    for vocab, dtype in ((700, torch.bfloat16), (3001, torch.float32)):
+        call = random_call(24, 2, vocab, seed=vocab, spread=2.0)
+        call["target_logits"], call["draft_logits"] = call["target_logits"].to(dtype) / 4, call["draft_logits"] / 4
+        for method in ("rejection", "block"):
+            found = warpdraw.verify(**call, method=method).tokens
+            with warpdraw.use(other):
+                assert torch.equal(found, warpdraw.verify(**call, method=method).tokens), f"{method}, V = {vocab}"
+
+
 def check_poor_drafts() -> None:
     """The first two tokens jointly, from drafts unlike the target: several of one node, and blocks."""
     poor = _table(3)
@@ -514,6 +541,7 @@ def check_steps_draw_anew() -> None:
 
 RULES = (
     check_steps_draw_anew,
+    check_siblings_decide_independently,
     check_rare_uniforms,
     check_coupled_is_sample,
     check_greedy,
