@@ -240,7 +240,7 @@ def check_level_keys() -> None:
 def check_rows_are_independent(V: int = 150, dtype: torch.dtype = torch.float32) -> None:
     """Every row alone gives what it gives in a batch, in any slot, with any other rows."""
     for op in OPS.values():
-        inputs = inputs_of(op, V, dtype, seed=V, wild=True)
+        inputs = inputs_of(op, V, dtype, seed=5 * V, wild=True)  # not one whose rows lie one after the other
         together = run(op, inputs)
         B = batch_of(inputs)
         order = torch.randperm(B, generator=torch.Generator().manual_seed(V))
