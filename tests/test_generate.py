@@ -279,7 +279,7 @@ def test_more_samples_than_rows_are_drawn_in_parts():
 
 def test_a_long_prompt_is_read_in_parts(monkeypatch):
     whole = generate(MODEL, "0123456789" * 9, never_ends())[0]
-    monkeypatch.setattr(import_module("warpdraw.generation.loop"), "PREFILL_TOKENS", 7)
+    monkeypatch.setattr(import_module("warpdraw.generation.engine"), "PREFILL_TOKENS", 7)
     parts = generate(MODEL, "0123456789" * 9, never_ends())[0]
     assert (parts.prompt_tokens, parts.token_ids) == (90, whole.token_ids)
 

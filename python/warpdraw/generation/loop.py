@@ -1,34 +1,18 @@
-"""Text from prompts: prefill each request, decode all running samples as one batch, draw, stop, stream."""
+"""Text from prompts: all requests of a list through one engine, to their end or as they come."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from time import perf_counter
 
-import torch
-from torch import Tensor
-
-from ..model.cache import KVCache
 from ..model.weights import Checkpoint
-from .draw import Draws
-from .graph import Graphs
+from .engine import FIRST_TOKENS, Engine
 from .params import SamplingParams, fresh_seed
-from .place import Drawn
 from .results import Completions, Event, Throughput
-from .row import Request, Row
+from .row import Request
 from .speculation import Speculation, speculation_of
-from .verifying import Speculative
 from .vocabulary import Vocabulary
 
 Prompts = str | Sequence[str] | Sequence[list[int]]
-
-# A prompt is read in parts of this many tokens, because what the layers compute for a part exists at once.
-PREFILL_TOKENS = 512
-# The cache starts with room for this many tokens after the longest prompt and grows when they do not suffice.
-FIRST_TOKENS = 256
-# Why a step runs without a graph.
-DRAFTED = "steps with drafts differ in the number of tokens"
 
 
 def generate(
@@ -116,101 +100,24 @@ class Stream(Iterator[Event]):
         speculation: Speculation | None = None,
     ) -> None:
         self.throughput = Throughput()
-        self._speculation = speculation
-        self._speculative: Speculative | None = None
-        self._checkpoint, self._draws = model, Draws(Vocabulary(model), explain)
-        # The samples of a prompt start together, from one prefill, as far as there are rows for them.
-        self._waiting = deque(
-            (request, range(first, min(first + max_rows, request.params.n)))
-            for request in requests
-            for first in range(0, request.params.n, max_rows)
-        )
-        self._free = list(range(min(sum(request.params.n for request in requests), max_rows)))
-        self._device = model.model.embedding.weight.device
-        self._with_graphs = self._device.type == "cuda" if graphs is None else graphs
-        self._events = self._run()
+        self._events: Iterator[Event] = iter(())
+        if requests:
+            slots = min(sum(request.params.n for request in requests), max_rows)
+            lengths = [len(each.ids) + min(each.params.max_tokens, FIRST_TOKENS) for each in requests]
+            capacity = min(max(lengths), model.config.max_positions)
+            engine = Engine(model, slots, capacity, explain, graphs, speculation)
+            self.throughput = engine.throughput
+            for request in requests:
+                engine.add(request)
+            self._events = _run(engine)
 
     def __next__(self) -> Event:
         return next(self._events)
 
-    def _run(self) -> Iterator[Event]:
-        running: list[Row] = []
-        if not self._waiting:
-            return
-        with torch.inference_mode():
-            self._cache = self._new_cache()
-            if self._speculation is not None:
-                self._speculative = Speculative(
-                    self._checkpoint, self._cache, self._speculation, self._draws, self.throughput, PREFILL_TOKENS
-                )
-        graphs = Graphs(self._checkpoint.model, self._cache, self._draws, self.throughput)
 
-        while self._waiting or running:
-            with torch.inference_mode():
-                started, logits = perf_counter(), []
-
-                # prefill
-                admitted: list[Row] = []
-                while self._waiting and len(self._waiting[0][1]) <= len(self._free):
-                    rows, last = self._prefill(*self._waiting.popleft())
-                    admitted += rows
-                    logits.append(last)
-                prefilled = perf_counter()
-
-                # decode
-                if self._speculative is not None:
-                    events = self._speculative.events(running, admitted, logits)
-                    if self._with_graphs:
-                        counted = self.throughput.eager_steps
-                        counted[DRAFTED] = counted.get(DRAFTED, 0) + 1
-                    running += admitted
-                else:
-                    drawn = graphs.step(running) if self._with_graphs and not admitted else None
-                    if drawn is None:
-                        if running:
-                            logits.insert(0, self._decode(running))
-                        running += admitted
-                        drawn = self._draw(logits, running)
-                    events = [row.advance(result) for row, result in zip(running, drawn, strict=True)]
-
-                self.throughput.prefill_seconds += prefilled - started
-                self.throughput.decode_seconds += perf_counter() - prefilled
-                self.throughput.completion_tokens += sum(len(event.token_ids) for event in events)
-            self._free += [row.slot for row in running if row.finished]
-            running = [row for row in running if not row.finished]
-            yield from events
-
-    def _draw(self, logits: list[Tensor], rows: list[Row]) -> list[Drawn]:
-        return self._draws.draw(torch.cat(logits) if len(logits) > 1 else logits[0], [row.place for row in rows])
-
-    def _new_cache(self) -> KVCache:
-        config, model = self._checkpoint.config, self._checkpoint.model
-        lengths = [len(each.ids) + min(each.params.max_tokens, FIRST_TOKENS) for each, _ in self._waiting]
-        capacity = min(max(lengths), config.max_positions)
-        return KVCache(config, len(self._free), capacity, model.embedding.weight.dtype, self._device)
-
-    def _prefill(self, request: Request, samples: range) -> tuple[list[Row], Tensor]:
-        """Read a prompt into the slot of its first sample, copied for the others; logits [n, V] after its end."""
-        slots = [self._free.pop(0) for _ in samples]
-        for slot in slots:
-            self._cache.truncate(slot, 0)
-        for start in range(0, len(request.ids), PREFILL_TOKENS):
-            part = torch.tensor([request.ids[start : start + PREFILL_TOKENS]], device=self._device)
-            logits = self._checkpoint.model(part, self._cache, torch.tensor(slots[:1]), last=True)
-        self._cache.copy(slots[0], slots[1:])
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self.throughput.prompt_tokens += len(request.ids)
-        rows = [Row(self._checkpoint, request, sample, slot) for sample, slot in zip(samples, slots, strict=True)]
-        if self._speculative is not None:
-            self._speculative.admit(rows)
-        return rows, logits[:, -1].expand(len(rows), -1)
-
-    def _decode(self, rows: list[Row]) -> Tensor:
-        """Logits [B, V] after the last token of each row."""
-        tokens = torch.tensor([row.tokens[-1:] for row in rows], device=self._device)
-        logits: Tensor = self._checkpoint.model(tokens, self._cache, torch.tensor([row.slot for row in rows]))
-        return logits[:, -1]
+def _run(engine: Engine) -> Iterator[Event]:
+    while not engine.idle:
+        yield from engine.step()
 
 
 def _requests(
