@@ -85,7 +85,7 @@ class Batch:
         lists = [place.id_lists for place in places]
         for name in lists[0]:
             self._add_list(name, [each[name] for each in lists])
-        self.masked = [row for row, each in enumerate(params) if each.bitmask is not None]
+        self.masked = [row for row, each in enumerate(places) if each.rules is not None]
         if self.masked:
             self._arguments["bitmask"] = self.all_allowed(len(places))
         self.reports = Reports(places)
@@ -171,26 +171,19 @@ class Batch:
         return torch.full((*rows, words), -1, dtype=torch.int32, device=self._device)
 
     def read_bitmasks(self) -> None:
-        """Ask the functions of the rows that have one which tokens may follow."""
+        """Ask the rules of the rows that have some which tokens may follow."""
         for row in self.masked:
             self.read_bitmask(row, self.places[row].tokens, self._arguments["bitmask"][row])
 
     def read_bitmask(self, row: int, tokens: list[int], words: Tensor) -> None:
-        """Ask the function of a row which tokens may follow `tokens`, and write it to `words` [W]."""
-        place = self.places[row]
-        assert place.params.bitmask is not None
-        mask = place.params.bitmask(list(tokens))
-        words.fill_(-1)
+        """Ask the rules of a row which tokens may follow `tokens`, and write it to `words` [W]."""
+        rules = self.places[row].rules
+        assert rules is not None
+        mask = rules.words(tokens)
         if mask is None:
-            return
-        if not isinstance(mask, Tensor) or mask.dtype != torch.int32 or mask.ndim != 1:
-            got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
-            raise TypeError(f"{place.name}.bitmask: expected None or an int32 tensor of one dimension, got {got}")
-        least = (self._vocabulary.size + 31) // 32
-        if not least <= len(mask) <= len(words):
-            sizes = f"{least} words of 32 bits" if least == len(words) else f"{least} to {len(words)} words"
-            raise ValueError(f"{place.name}.bitmask: expected {sizes}, got {len(mask)}")
-        words[: len(mask)] = mask
+            words.fill_(-1)
+        else:
+            words.copy_(mask)
 
 
 def padded(name: str, values: Sequence[float], length: int) -> list[float]:

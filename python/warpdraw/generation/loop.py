@@ -9,6 +9,7 @@ from .engine import FIRST_TOKENS, Engine
 from .params import SamplingParams, fresh_seed
 from .results import Completions, Event, Throughput
 from .row import Request
+from .rules import RulesOf
 from .speculation import Speculation, speculation_of
 from .vocabulary import Vocabulary
 
@@ -128,13 +129,14 @@ def _requests(
         params = [params or SamplingParams()] * len(several)
     if len(params) != len(several):
         raise ValueError(f"params: expected one for each of {len(several)} prompts, got {len(params)}")
-    requests, vocabulary = [], Vocabulary(model)
+    requests, vocabulary, rules = [], Vocabulary(model), RulesOf(model)
     for index, (prompt, each) in enumerate(zip(several, params, strict=True)):
         if not isinstance(each, SamplingParams):
             raise TypeError(f"params[{index}]: expected a SamplingParams, got {each!r}")
         seed = fresh_seed() if each.seed is None else each.seed
         ids = _prompt_ids(model, f"prompts[{index}]", prompt)
         lists = vocabulary.lists(f"params[{index}]", each)
+        rules.check(f"params[{index}]", each)
         requests.append(Request(index, prompt, ids, each, lists, seed))
     return requests
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .params import LOGPROBS_OF, SamplingParams
 from .results import KeptTokens, Step, TokenLogprob
+from .rules import Rules
 from .vocabulary import TokenLists
 
 
@@ -20,6 +21,7 @@ class Place:
     prompt: list[int]
     ends: tuple[int, ...]
     tokens: list[int]
+    rules: Rules | None = None
 
     @property
     def position(self) -> int:

@@ -9,6 +9,7 @@ from .pace import Pace
 from .params import SamplingParams, end_ids, sample_seed
 from .place import Drawn, Place
 from .results import Acceptance, Completion, Event, FinishReason, KeptTokens, Step, TokenLogprob
+from .rules import RulesOf
 from .streaming import TextStream
 from .vocabulary import TokenLists
 
@@ -40,7 +41,10 @@ class Row:
         self.ends = end_ids(params, model.eos_ids)
         self.limit = min(params.max_tokens, model.config.max_positions - len(request.ids))
         self.tokens: list[int] = []
-        self.place = Place(request.name, params, request.lists, self.seed, request.ids, self.ends, self.tokens)
+        self.rules = RulesOf(model).of(request.name, params, self.ends)
+        self.place = Place(
+            request.name, params, request.lists, self.seed, request.ids, self.ends, self.tokens, self.rules
+        )
         self.text = TextStream(model.tokenizer.decode, request.ids, params.stop)
         self.pieces: list[str] = []
         self.logprobs: list[TokenLogprob] = []
@@ -66,8 +70,9 @@ class Row:
         stop: str | int | None = None
         error, piece = None, ""
         if drawn.token is None:
-            reason = "error"
-            error = f"no token can be drawn at position {self.place.position}: {drawn.problem}"
+            reason = "error" if self.params.guide is None else "guard"
+            problem = (self.rules.problem if self.rules else "") or drawn.problem
+            error = f"no token can be drawn at position {self.place.position}: {problem}"
         else:
             self.tokens.append(drawn.token)
         armed = len(self.tokens) >= self.params.min_tokens
@@ -77,6 +82,9 @@ class Row:
             piece = self.text.push(drawn.token, armed)
             if len(self.tokens) == self.limit:
                 reason = "length" if self.limit == self.params.max_tokens else "context"
+            # Where nothing can follow but an end that cannot be drawn, the text ends without it.
+            if self.rules and not (self.ends and armed) and self.rules.complete(self.tokens):
+                reason = "stop"
         if self.text.stop is None and reason is not None:
             piece += self.text.finish(armed)
         if self.text.stop is not None:

@@ -1,0 +1,91 @@
+"""Rules: which tokens may come next in a text, by what came before: masks that a row asks for at each position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..guides.matcher import Matcher, Matchers
+from ..model.weights import Checkpoint
+from .params import Bitmask, SamplingParams
+from .vocabulary import Vocabulary
+
+
+class Rules:
+    """The rules of one row: what all of them allow may follow.
+
+    They are asked for tokens drawn so far and, where tokens are drafted, for those and drafts that they allowed.
+    """
+
+    def __init__(self, function: Function | None, guide: Matcher | None) -> None:
+        self._function, self.guide = function, guide
+
+    def words(self, tokens: list[int]) -> Tensor | None:
+        """The tokens that may follow, int32 [W], least significant bit first, until the next call; None for all."""
+        allowed: Tensor | None = None
+        if self.guide is not None:
+            allowed = self.guide.words(tokens)
+        if self._function is not None:
+            allowed = _both(allowed, self._function.words(tokens))
+        return allowed
+
+    @property
+    def problem(self) -> str:
+        """What the rules say of a position where nothing may follow, or ''."""
+        return self.guide.problem if self.guide is not None else ""
+
+    def complete(self, tokens: list[int]) -> bool:
+        """Whether nothing but an end can follow."""
+        return self.guide is not None and self.guide.complete(tokens)
+
+
+class RulesOf:
+    """Makes the rules of a checkpoint's requests, and checks beforehand that they can be made."""
+
+    def __init__(self, model: Checkpoint) -> None:
+        self._vocabulary, self._matchers = Vocabulary(model), Matchers(model)
+
+    def check(self, name: str, params: SamplingParams) -> None:
+        """ValueError for rules that no text can follow; `name` is what messages call the parameters."""
+        if params.guide is not None:
+            self._matchers.check(f"{name}.guide", params.guide)
+
+    def of(self, name: str, params: SamplingParams, ends: Sequence[int]) -> Rules | None:
+        """The rules of one sample; None where there are none."""
+        if params.bitmask is None and params.guide is None:
+            return None
+        sizes = self._vocabulary.size, self._vocabulary.padded
+        function = None if params.bitmask is None else Function(name, params.bitmask, *sizes)
+        guide = None if params.guide is None else self._matchers.matcher(params.guide, ends)
+        return Rules(function, guide)
+
+
+class Function:
+    """The bitmask function of a request, whose answers are checked."""
+
+    def __init__(self, name: str, function: Bitmask, size: int, padded: int) -> None:
+        self._name, self._function = name, function
+        self._least, self._words = (size + 31) // 32, (padded + 31) // 32
+
+    def words(self, tokens: list[int]) -> Tensor | None:
+        """What the function answers, int32 [W]; words that it leaves out allow everything."""
+        mask = self._function(list(tokens))
+        if mask is None:
+            return None
+        if not isinstance(mask, Tensor) or mask.dtype != torch.int32 or mask.ndim != 1:
+            got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+            raise TypeError(f"{self._name}.bitmask: expected None or an int32 tensor of one dimension, got {got}")
+        least, most = self._least, self._words
+        if not least <= len(mask) <= most:
+            sizes = f"{least} words of 32 bits" if least == most else f"{least} to {most} words"
+            raise ValueError(f"{self._name}.bitmask: expected {sizes}, got {len(mask)}")
+        return mask if len(mask) == most else torch.nn.functional.pad(mask, (0, most - len(mask)), value=-1)
+
+
+def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """What both allow; on the CPU where they lie in different places."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one.cpu() & other.cpu() if one.device != other.device else one & other
