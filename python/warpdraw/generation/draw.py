@@ -13,6 +13,7 @@ from ..history import TokenHistory
 from .params import NUMBERS
 from .place import Drawn, Place
 from .reports import Reports, explained, problem
+from .rules import Rules
 from .vocabulary import Vocabulary
 
 _OP: dict[str, Any] = {spec.name: spec for spec in ops.sample.contract.inputs}
@@ -86,8 +87,11 @@ class Batch:
         for name in lists[0]:
             self._add_list(name, [each[name] for each in lists])
         self.masked = [row for row, each in enumerate(places) if each.rules is not None]
+        self._masks: list[tuple[Rules, list[int], Tensor]] = []
         if self.masked:
-            self._arguments["bitmask"] = self.all_allowed(len(places))
+            self._arguments["bitmask"] = words = self.all_allowed(len(places))
+            each = zip(places, words, strict=True)
+            self._masks = [(place.rules, place.tokens, word) for place, word in each if place.rules is not None]
         self.reports = Reports(places)
 
     def draw(self, logits: Tensor) -> list[Drawn]:
@@ -172,18 +176,14 @@ class Batch:
 
     def read_bitmasks(self) -> None:
         """Ask the rules of the rows that have some which tokens may follow."""
-        for row in self.masked:
-            self.read_bitmask(row, self.places[row].tokens, self._arguments["bitmask"][row])
+        for rules, tokens, words in self._masks:
+            rules.write(tokens, words)
 
     def read_bitmask(self, row: int, tokens: list[int], words: Tensor) -> None:
         """Ask the rules of a row which tokens may follow `tokens`, and write it to `words` [W]."""
         rules = self.places[row].rules
         assert rules is not None
-        mask = rules.words(tokens)
-        if mask is None:
-            words.fill_(-1)
-        else:
-            words.copy_(mask)
+        rules.write(tokens, words)
 
 
 def padded(name: str, values: Sequence[float], length: int) -> list[float]:

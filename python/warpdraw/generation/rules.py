@@ -22,14 +22,18 @@ class Rules:
     def __init__(self, function: Function | None, guide: Matcher | None) -> None:
         self._function, self.guide = function, guide
 
-    def words(self, tokens: list[int]) -> Tensor | None:
-        """The tokens that may follow, int32 [W], least significant bit first, until the next call; None for all."""
-        allowed: Tensor | None = None
-        if self.guide is not None:
-            allowed = self.guide.words(tokens)
+    def write(self, tokens: list[int], words: Tensor) -> None:
+        """Write the tokens that may follow to `words`, int32 [W], least significant bit first."""
+        if self.guide is None:
+            words.fill_(-1)
+        elif words.device.type == "cpu":
+            self.guide.write(tokens, words)
+        else:
+            words.copy_(self.guide.words(tokens))
         if self._function is not None:
-            allowed = _both(allowed, self._function.words(tokens))
-        return allowed
+            allowed = self._function.words(tokens)
+            if allowed is not None:
+                words &= allowed.to(words.device)
 
     @property
     def problem(self) -> str:
@@ -82,10 +86,3 @@ class Function:
             sizes = f"{least} words of 32 bits" if least == most else f"{least} to {most} words"
             raise ValueError(f"{self._name}.bitmask: expected {sizes}, got {len(mask)}")
         return mask if len(mask) == most else torch.nn.functional.pad(mask, (0, most - len(mask)), value=-1)
-
-
-def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """What both allow; on the CPU where they lie in different places."""
-    if one is None or other is None:
-        return other if one is None else one
-    return one.cpu() & other.cpu() if one.device != other.device else one & other

@@ -26,10 +26,9 @@ class Matcher:
 
     def __init__(self, compiled: Any, vocabulary: Any, ends: Sequence[int], words: int) -> None:
         self._matcher, eos_ids = compiled.deep_copy(), vocabulary.eos_tokens
-        whole = (vocabulary.vocab_size + 31) // 32
-        self._buffer = torch.zeros(whole, dtype=torch.int32)
-        self._words = self._buffer[:words]
-        self._where = (self._buffer.data_ptr(), 4 * whole)
+        # The vocabulary of llguidance may be larger than the logits are wide.
+        self._buffer = torch.zeros((vocabulary.vocab_size + 31) // 32, dtype=torch.int32)
+        self._fits, self._shown = len(self._buffer) == words, self._buffer[:words]
         self._consumed: list[int] = []
         # llguidance allows its own end-of-text ids where a text is complete.
         self._never = [token for token in eos_ids if token not in ends]
@@ -43,18 +42,28 @@ class Matcher:
 
     def words(self, tokens: list[int]) -> Tensor:
         """The tokens that may follow, int32 [words] on the CPU, valid until the next call."""
+        self._fill(tokens, self._buffer)
+        return self._shown
+
+    def write(self, tokens: list[int], words: Tensor) -> None:
+        """The same, written to `words` on the CPU."""
+        if self._fits:
+            self._fill(tokens, words)
+        else:
+            words.copy_(self.words(tokens))
+
+    def _fill(self, tokens: list[int], words: Tensor) -> None:
         self._go_to(tokens)
-        matcher, buffer = self._matcher, self._buffer
+        matcher = self._matcher
         if matcher.is_error():
-            return self._words.zero_()
-        matcher.unsafe_compute_mask_ptr(*self._where)
-        if self._never or self._also:
-            for token in self._never:
-                _set(buffer, token, False)
-            if self._also and matcher.is_accepting():
-                for token in self._also:
-                    _set(buffer, token, True)
-        return self._words
+            words.zero_()
+            return
+        matcher.unsafe_compute_mask_ptr(words.data_ptr(), 4 * len(words))
+        for token in self._never:
+            _set(words, token, False)
+        if self._also and matcher.is_accepting():
+            for token in self._also:
+                _set(words, token, True)
 
     def complete(self, tokens: list[int]) -> bool:
         """Whether nothing but an end can follow."""
@@ -121,11 +130,11 @@ class Matchers:
         return kept[key]
 
 
-def _set(buffer: Tensor, token: int, allowed: bool) -> None:
+def _set(words: Tensor, token: int, allowed: bool) -> None:
     bit = 1 << (token % 32)
-    word = int(buffer[token // 32]) & 0xFFFFFFFF
+    word = int(words[token // 32]) & 0xFFFFFFFF
     word = word | bit if allowed else word & ~bit
-    buffer[token // 32] = word - 2**32 if word >= 2**31 else word
+    words[token // 32] = word - 2**32 if word >= 2**31 else word
 
 
 _COMPILED: WeakKeyDictionary[Tokenizer, dict[Any, Any]] = WeakKeyDictionary()
