@@ -2,7 +2,17 @@
 
 from . import guides
 from .backends import Backend, BackendError, backends, launches, use
-from .generation import Completion, Completions, Event, SamplingParams, Speculation, generate, stream
+from .generation import (
+    Completion,
+    Completions,
+    Engine,
+    EngineFull,
+    Event,
+    SamplingParams,
+    Speculation,
+    generate,
+    stream,
+)
 from .history import TokenHistory
 from .model import Checkpoint, CheckpointError, load
 from .ops import filter_logits, filter_probs, kept_csr, log_softmax, sample, softmax, verify
@@ -17,6 +27,8 @@ __all__ = [
     "CheckpointError",
     "Completion",
     "Completions",
+    "Engine",
+    "EngineFull",
     "Event",
     "Sampler",
     "SamplingParams",

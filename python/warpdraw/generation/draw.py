@@ -13,17 +13,19 @@ from ..history import TokenHistory
 from .params import NUMBERS
 from .place import Drawn, Place
 from .reports import Reports, explained, problem
-from .rules import Rules
 from .vocabulary import Vocabulary
 
 _OP: dict[str, Any] = {spec.name: spec for spec in ops.sample.contract.inputs}
 
 
 class Draws:
-    """Draws the tokens of a run step by step. `explain` leading candidates are reported for each row."""
+    """Draws the tokens of a run step by step. `explain` leading candidates are reported for each row.
 
-    def __init__(self, vocabulary: Vocabulary, explain: int = 0) -> None:
-        self._vocabulary, self.explain = vocabulary, explain
+    A row whose bitmask function raises has no candidate, or, with `raises`, the draw raises the same.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, explain: int = 0, raises: bool = True) -> None:
+        self._vocabulary, self.explain, self._raises = vocabulary, explain, raises
         self._batches: dict[tuple[str, str], Batch] = {}
 
     @property
@@ -47,7 +49,7 @@ class Draws:
             members = [places[row] for row in rows]
             batch = self._batches.get(call)
             if batch is None or batch.places != members:
-                batch = Batch(members, batch, self._vocabulary, self.explain, device)
+                batch = Batch(members, batch, self._vocabulary, self.explain, device, self._raises)
             batches[call] = batch
         self._batches = batches
         return list(zip(rows_of.values(), batches.values(), strict=True))
@@ -65,8 +67,16 @@ class Batch:
     """The rows of one call: tensors that are made when a row comes or goes, and brought up to date by each draw."""
 
     def __init__(
-        self, places: list[Place], before: Batch | None, vocabulary: Vocabulary, explain: int, device: torch.device
+        self,
+        places: list[Place],
+        before: Batch | None,
+        vocabulary: Vocabulary,
+        explain: int,
+        device: torch.device,
+        raises: bool = True,
     ) -> None:
+        self._raises = raises
+        self._failed: dict[int, str] = {}  # what the functions of rows raised
         self.places, self._vocabulary, self._explain, self._device = places, vocabulary, explain, device
         params = [place.params for place in places]
         self.history = self._history_after(before)
@@ -87,11 +97,10 @@ class Batch:
         for name in lists[0]:
             self._add_list(name, [each[name] for each in lists])
         self.masked = [row for row, each in enumerate(places) if each.rules is not None]
-        self._masks: list[tuple[Rules, list[int], Tensor]] = []
+        self._masks: list[Tensor] = []
         if self.masked:
             self._arguments["bitmask"] = words = self.all_allowed(len(places))
-            each = zip(places, words, strict=True)
-            self._masks = [(place.rules, place.tokens, word) for place, word in each if place.rules is not None]
+            self._masks = [words[row] for row in self.masked]
         self.reports = Reports(places)
 
     def draw(self, logits: Tensor) -> list[Drawn]:
@@ -132,7 +141,10 @@ class Batch:
         if self._explain:
             positions = arguments["position"].tolist()
             steps = explained(logits, arguments, positions, tokens, self._explain, self._vocabulary)
-        problems = [None if token is not None else problem(logits[row]) for row, token in enumerate(tokens)]
+        problems = [
+            None if token is not None else self._failed.get(row) or problem(logits[row])
+            for row, token in enumerate(tokens)
+        ]
         logprobs = self.reports.logprobs_of(places, tokens, result)
         kept = self.reports.kept_of(places, tokens, result)
         return [Drawn(*row) for row in zip(tokens, problems, logprobs, kept, steps, strict=True)]
@@ -176,14 +188,20 @@ class Batch:
 
     def read_bitmasks(self) -> None:
         """Ask the rules of the rows that have some which tokens may follow."""
-        for rules, tokens, words in self._masks:
-            rules.write(tokens, words)
+        for row, words in zip(self.masked, self._masks, strict=True):
+            self.read_bitmask(row, self.places[row].tokens, words)
 
     def read_bitmask(self, row: int, tokens: list[int], words: Tensor) -> None:
         """Ask the rules of a row which tokens may follow `tokens`, and write it to `words` [W]."""
         rules = self.places[row].rules
         assert rules is not None
-        rules.write(tokens, words)
+        try:
+            rules.write(tokens, words)
+        except Exception as error:
+            if self._raises:
+                raise
+            self._failed[row] = f"its bitmask raised {type(error).__name__}: {error}"
+            words.zero_()
 
 
 def padded(name: str, values: Sequence[float], length: int) -> list[float]:
