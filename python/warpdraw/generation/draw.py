@@ -54,6 +54,12 @@ class Draws:
         self._batches = batches
         return list(zip(rows_of.values(), batches.values(), strict=True))
 
+    def rewind(self, place: Place) -> None:
+        """Take note that the last tokens of a place were taken back."""
+        for batch in self._batches.values():
+            if place in batch.places:
+                batch.rewind(batch.places.index(place))
+
     def draw(self, logits: Tensor, places: Sequence[Place]) -> list[Drawn]:
         """One token for each row of logits [B, V], and nothing for the places that are no longer there."""
         drawn: dict[int, Drawn] = {}
@@ -110,6 +116,13 @@ class Batch:
         drawn = self.finish(logits, result)
         self.position += 1
         return drawn
+
+    def rewind(self, row: int) -> None:
+        """Go back to the tokens that the place of a row has left."""
+        place = self.places[row]
+        self.position[row] = place.position
+        if self.history and place.params.reads_history:
+            self.history.truncate(row, place.position)
 
     def sample(self, logits: Tensor) -> Any:
         """The call of the op: nothing in it waits for the device, and its tensors stay where they are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,11 @@ from ..model.weights import Checkpoint
 from .params import Bitmask, SamplingParams
 from .vocabulary import Vocabulary
 
+# The tokens that may not follow the first so many tokens of a text.
+Bans = Mapping[int, Collection[int]]
+# Each bit of a word, as int32.
+_BITS = [*(1 << bit for bit in range(31)), -(2**31)]
+
 
 class Rules:
     """The rules of one row: what all of them allow may follow.
@@ -19,8 +24,8 @@ class Rules:
     They are asked for tokens drawn so far and, where tokens are drafted, for those and drafts that they allowed.
     """
 
-    def __init__(self, function: Function | None, guide: Matcher | None) -> None:
-        self._function, self.guide = function, guide
+    def __init__(self, function: Function | None, guide: Matcher | None, bans: Bans | None) -> None:
+        self._function, self.guide, self._bans = function, guide, bans
 
     def write(self, tokens: list[int], words: Tensor) -> None:
         """Write the tokens that may follow to `words`, int32 [W], least significant bit first."""
@@ -34,6 +39,10 @@ class Rules:
             allowed = self._function.words(tokens)
             if allowed is not None:
                 words &= allowed.to(words.device)
+        if self._bans:
+            # Drafts come after all tokens that there are bans for.
+            for token in self._bans.get(len(tokens), ()):
+                words[token // 32] &= ~_BITS[token % 32]
 
     @property
     def problem(self) -> str:
@@ -56,14 +65,14 @@ class RulesOf:
         if params.guide is not None:
             self._matchers.check(f"{name}.guide", params.guide)
 
-    def of(self, name: str, params: SamplingParams, ends: Sequence[int]) -> Rules | None:
-        """The rules of one sample; None where there are none."""
-        if params.bitmask is None and params.guide is None:
+    def of(self, name: str, params: SamplingParams, ends: Sequence[int], bans: Bans | None = None) -> Rules | None:
+        """The rules of one sample; None where there are none. `bans` may grow and shrink."""
+        if params.bitmask is None and params.guide is None and bans is None:
             return None
         sizes = self._vocabulary.size, self._vocabulary.padded
         function = None if params.bitmask is None else Function(name, params.bitmask, *sizes)
         guide = None if params.guide is None else self._matchers.matcher(params.guide, ends)
-        return Rules(function, guide)
+        return Rules(function, guide, bans)
 
 
 class Function:
