@@ -30,9 +30,9 @@ class Guide:
         for name in ("text", "whitespace"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name}: expected text, got {getattr(self, name)!r}")
-        problem = library().LLMatcher.validate_grammar(self.compiled)
-        if problem and not library().LLMatcher.is_validate_warning(problem):
-            raise self.refused(problem)
+        wrong, messages = library().LLMatcher.validate_grammar_with_warnings(self.compiled)
+        if wrong:
+            raise self.refused(messages[0])
 
     @property
     def compiled(self) -> str:
