@@ -57,7 +57,9 @@ def test_a_thousand_texts_satisfy_their_schema():
     assert len(texts) > 500
 
 
-@pytest.mark.parametrize("draft", [DRAFT, "suffix", "ngram", Speculation(DRAFT, 6, adaptive=False)], ids=str)
+@pytest.mark.parametrize(
+    "draft", [DRAFT, "suffix", "ngram", Speculation(DRAFT, 6, adaptive=False)], ids=["model", "suffix", "ngram", "six"]
+)
 def test_a_guided_text_is_the_same_with_drafts(draft):
     params = guided(guides.json_schema(PERSON), n=4, presence_penalty=0.3)
     prompts = ["The sky is", "My name is"]

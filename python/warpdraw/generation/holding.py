@@ -88,12 +88,7 @@ class Holding:
 
     def release(self, everything: bool = False) -> Iterator[tuple[Drawn, str]]:
         """The tokens, and their texts, that no phrase can begin in."""
-        sure = self._start + self._phrases.begin(self._text)
-        count = 0
-        for token in self._tokens:
-            if not everything and (token.end is None or token.end > sure):
-                break
-            count += 1
+        count = len(self._tokens) if everything else self._sure()
         released, self._tokens = self._tokens[:count], self._tokens[count:]
         for at, token in enumerate(released):
             last = everything and at == count - 1
@@ -101,3 +96,13 @@ class Holding:
             piece, self._text = self._text[:length], self._text[length:]
             self._start += len(piece)
             yield token.drawn, piece
+
+    def _sure(self) -> int:
+        """How many of the first tokens no phrase can begin in."""
+        sure = self._start + self._phrases.begin(self._text)
+        ends = [token.end for token in self._tokens]
+        count = next((at for at, end in enumerate(ends) if end is None or end > sure), len(ends))
+        # What a stop string would hold back again, if the next token were taken back, cannot be given out.
+        while 0 < count < len(ends) and self._tokens[count].given < (ends[count - 1] or 0):
+            count -= 1
+        return count
