@@ -7,6 +7,7 @@ from functools import cached_property
 
 from .params import LOGPROBS_OF, SamplingParams
 from .results import KeptTokens, Step, TokenLogprob
+from .rules import Rules
 from .vocabulary import TokenLists
 
 
@@ -21,6 +22,7 @@ class Place:
     prompt: list[int]
     ends: tuple[int, ...]
     tokens: list[int]
+    rules: Rules | None = None
 
     @property
     def position(self) -> int:
