@@ -45,13 +45,19 @@ def map_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def attend_row(
-    query: Tensor, keys: Tensor, values: Tensor, places: list[tuple[int, list[int]]], window: int | None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    places: list[tuple[int, list[int]]],
+    window: int | None,
+    mix: Callable[..., Tensor] = F.scaled_dot_product_attention,
+    scale: float | None = None,
 ) -> Tensor:
     """Attention of query [B, T, H, D] over cached keys and values [slots, kv_heads, capacity, D], a call a position.
 
     Each call sees exactly the keys that it may: no padding and no mask, so nothing in it knows about other rows.
     `places` are the slot and the positions of each row. The
-    heads of a group stand side by side as the query's sequence.
+    heads of a group stand side by side as the query's sequence. `mix` is the attention of one call.
     """
     grouped = query.view(*query.shape[:2], keys.shape[1], -1, query.shape[3])
     mixed = []
@@ -59,7 +65,5 @@ def attend_row(
         several = (row,) if len(positions) == 1 else row.unsqueeze(1).unbind()
         for heads, position in zip(several, positions, strict=True):
             seen = slice(0 if window is None else max(0, position + 1 - window), position + 1)
-            mixed.append(
-                F.scaled_dot_product_attention(heads, keys[slot : slot + 1, :, seen], values[slot : slot + 1, :, seen])
-            )
+            mixed.append(mix(heads, keys[slot : slot + 1, :, seen], values[slot : slot + 1, :, seen], scale=scale))
     return (mixed[0] if len(mixed) == 1 else torch.cat(mixed)).view_as(query)
