@@ -70,5 +70,5 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def rotate_part(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the first R elements of x [B, T, H, D], for cos and sin [B, T, 1, R/2]; the others stay."""
     half = cos.shape[-1]
-    first, second, rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+    first, second, rest = torch.split(x, [half, half, x.shape[-1] - 2 * half], dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)

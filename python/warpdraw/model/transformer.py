@@ -96,7 +96,8 @@ class Attention(nn.Module):
         return step.linear(mixed.flatten(2), self.output)
 
     def _norm(self, x: Tensor, norm: nn.Module) -> Tensor:
-        return norm(x.flatten(2)).view_as(x) if self.norms_whole else norm(x)  # type: ignore[no-any-return]
+        normed: Tensor = norm(x.flatten(2)).view_as(x) if self.norms_whole else norm(x)
+        return normed
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Tensor:
         """query [B, T, H, D] at `positions` [B, T] over keys and values [B, S, H, D] at positions 0 .. S - 1."""
