@@ -53,8 +53,8 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": {
                 "rope_type": "yarn",
                 "factor": 4.0,
-                "original_max_position_embeddings": 20,
-                "beta_fast": 8.0,
+                "original_max_position_embeddings": 64,
+                "beta_fast": 2.0,
                 "rope_theta": 300.0,
             },
         },
@@ -144,7 +144,7 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def build(name: str) -> Any:
+def build(name: str, **changes: Any) -> Any:
     """A transformers model with eager attention: weights of standard deviation 0.25, norms and biases random too."""
     family, arguments = ZOO[name]
     sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
@@ -153,7 +153,7 @@ def build(name: str) -> Any:
     else:
         sizes |= {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
         sizes |= {"intermediate_size": 104, "max_position_embeddings": 80}
-    config = getattr(transformers, f"{family}Config")(**sizes | arguments, attn_implementation="eager")
+    config = getattr(transformers, f"{family}Config")(**sizes | arguments | changes, attn_implementation="eager")
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
     with torch.no_grad():
@@ -169,9 +169,9 @@ def byte_tokenizer() -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer(tokenizers.models.BPE({letter: index for index, letter in enumerate(letters)}, []))
 
 
-def write(name: str, folder: Path, **options: Any) -> Any:
-    """Save the model as a checkpoint folder, and return it."""
-    model = build(name)
-    model.save_pretrained(folder, **options)
+def write(name: str, folder: Path, max_shard_size: str = "1GB", **changes: Any) -> Any:
+    """Save the model, with changes to its config, as a checkpoint folder, and return it."""
+    model = build(name, **changes)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     byte_tokenizer().save(str(folder / "tokenizer.json"))
     return model
