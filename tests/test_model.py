@@ -219,15 +219,18 @@ def test_window_reaches_exactly_that_far() -> None:
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2)])
-@pytest.mark.parametrize("masked", ["causal", "mask", "neither"])
+@pytest.mark.parametrize("masked", ["causal", "mask", "numbers", "neither"])
 def test_capped_attention_by_its_definition(heads: tuple[int, int], masked: str) -> None:
     """Against loops over float64; with a high cap it is attention."""
     generator = torch.Generator().manual_seed(1)
     query = torch.randn(2, heads[0], 5, 6, generator=generator)
     key, value = torch.randn(2, 2, heads[1], 5, 6, generator=generator).unbind()
     mask = torch.rand(2, 1, 5, 5, generator=generator) < 0.5
-    mask = {"causal": torch.ones(5, 5).tril().bool().expand(2, 1, 5, 5), "mask": mask | torch.eye(5).bool()}.get(masked)
-    given = {"is_causal": True} if masked == "causal" else {"mask": mask}
+    mask = mask | torch.eye(5).bool() if masked in ("mask", "numbers") else None
+    if masked == "causal":
+        mask = torch.ones(5, 5).tril().bool().expand(2, 1, 5, 5)
+    added = None if mask is None else torch.zeros(mask.shape).masked_fill(~mask, -math.inf)
+    given = {"is_causal": True} if masked == "causal" else {"mask": added if masked == "numbers" else mask}
     found = capped_attention(query, key, value, cap=1.5, scale=0.4, enable_gqa=True, **given)
     for row, head, token in itertools.product(range(2), range(heads[0]), range(5)):
         group = head // (heads[0] // heads[1])
@@ -239,6 +242,19 @@ def test_capped_attention_by_its_definition(heads: tuple[int, int], masked: str)
     plain = F.scaled_dot_product_attention(query, key, value, mask, scale=0.4, enable_gqa=True)
     high = capped_attention(query, key, value, cap=1e4, scale=0.4, enable_gqa=True, **given)
     assert torch.allclose(high, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize(("group", "places"), [(1, 64), (3, 192), (7, 37)])
+def test_capped_attention_of_many_rows_gives_the_bits_of_each(group: int, places: int) -> None:
+    generator = torch.Generator().manual_seed(places)
+    query = torch.randn(50, 2, group, 14, generator=generator)
+    key, value = torch.randn(2, 50, 2, places, 16, generator=generator)[..., :14].unbind()
+    mask = torch.zeros(50, 1, 1, places).masked_fill(torch.rand(50, 1, 1, places, generator=generator) < 0.3, -math.inf)
+    together = capped_attention(query, key, value, mask, cap=2.0)
+    for row in range(50):
+        one = slice(row, row + 1)
+        assert torch.equal(capped_attention(query[one], key[one], value[one], mask[one], cap=2.0), together[one])
 
 
 @pytest.mark.parametrize("name", ["gemma", "olmo", "neox"])
