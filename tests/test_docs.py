@@ -12,6 +12,7 @@ import pytest
 
 import warpdraw
 from warpdraw.cli.main import main
+from warpdraw.model.families import FAMILIES
 from warpdraw.op import OPS
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "generation.md").read_text(encoding="utf-8")
@@ -82,6 +83,19 @@ def test_the_python_of_the_guide_prints_what_it_says():
     output = []
     assert doctest.DocTestRunner(verbose=False).run(test, out=output.append).failed == 0, "".join(output)
     assert len(test.examples) > 10
+
+
+def test_the_python_of_the_models_page_prints_what_it_says():
+    text = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    test = doctest.DocTestParser().get_doctest(text, {}, "models.md", None, None)
+    output = []
+    assert doctest.DocTestRunner(verbose=False).run(test, out=output.append).failed == 0, "".join(output)
+    assert len(test.examples) == 5
+
+
+def test_the_models_page_has_every_family():
+    text = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| [^|]+ \| `(\w+)` \|", text, flags=re.MULTILINE)) >= set(FAMILIES)
 
 
 def test_every_parameter_of_a_request_has_an_example_in_the_guide():

@@ -34,5 +34,5 @@ def dtype(text: str) -> torch.dtype | Literal["auto"]:
     if text == "auto":
         return "auto"
     if text not in DTYPES:
-        raise ValueError(f"dtype: expected {', '.join(DTYPES)} or auto, got {text!r}")
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, auto, got {text!r}")
     return DTYPES[text]
