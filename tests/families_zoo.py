@@ -133,7 +133,7 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
         "GPTNeoX",
         {
             **{"use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True},
-            **{"hidden_act": "gelu_new", "rope_parameters": {"partial_rotary_factor": 1.0, "rope_theta": 20.0}},
+            **{"hidden_act": "gelu_fast", "rope_parameters": {"partial_rotary_factor": 1.0, "rope_theta": 20.0}},
         },
     ),
     "gpt2-tied": ("GPT2", {}),

@@ -12,11 +12,9 @@ import pytest
 
 import warpdraw
 from warpdraw.cli.main import main
-from warpdraw.model.families import FAMILIES
 from warpdraw.op import OPS
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "generation.md").read_text(encoding="utf-8")
-MODELS = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 def modules():
@@ -59,9 +57,9 @@ def test_everything_public_is_documented():
         assert thing.__doc__.strip().splitlines()[0].strip().endswith("."), name
 
 
-def blocks(language, text=GUIDE):
-    """The code of the guide, or of another text, in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+def blocks(language):
+    """The code of the guide in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands():
@@ -84,17 +82,6 @@ def test_the_python_of_the_guide_prints_what_it_says():
     output = []
     assert doctest.DocTestRunner(verbose=False).run(test, out=output.append).failed == 0, "".join(output)
     assert len(test.examples) > 10
-
-
-def test_the_python_of_the_models_page_prints_what_it_says():
-    test = doctest.DocTestParser().get_doctest("\n".join(blocks("python", MODELS)), {}, "models.md", None, None)
-    output = []
-    assert doctest.DocTestRunner(verbose=False).run(test, out=output.append).failed == 0, "".join(output)
-    assert len(test.examples) == 5
-
-
-def test_the_models_page_has_every_family():
-    assert set(re.findall(r"^\| [^|]+ \| `(\w+)` \|", MODELS, flags=re.MULTILINE)) == set(FAMILIES)
 
 
 def test_every_parameter_of_a_request_has_an_example_in_the_guide():

@@ -1,8 +1,10 @@
 """Checkpoints: every family against transformers, both config spellings, shards, and every refusal by name."""
 
 import dataclasses
+import doctest
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from warpdraw.model import weights
 from warpdraw.model.cache import KVCache
 from warpdraw.model.config import CheckpointError, ModelConfig, RopeScaling
-from warpdraw.model.families import read_config
+from warpdraw.model.families import FAMILIES, read_config
 from warpdraw.model.json_fields import read_json
 from warpdraw.model.locate import locate
 from warpdraw.model.rotary import rotate
@@ -466,7 +468,7 @@ REFUSED_ENTRIES = [
     ("smollm3", {"layer_types": ["sliding_attention"] * 3}, "layer_types is .*; it must be all full_attention"),
     ("neox", {"rope_parameters": {"partial_rotary_factor": 0.2}}, "rotary_size is 3; it must be even"),
     ("neox", {"rotary_pct": 0.5}, "rotary_pct is 0.5; it must be 0.25, as in"),
-    ("neox", {"hidden_act": "gelu_fast"}, 'hidden_act is "gelu_fast"'),
+    ("neox", {"hidden_act": "relu"}, 'hidden_act is "relu"'),
     ("llama-gqa", {"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2}}, 'type is "dynamic"'),
     ("llama-gqa", {"rope_parameters": {"rope_type": "linear"}}, "rope_parameters: factor is missing"),
     ("llama-gqa", {"rope_parameters": {"rope_theta": 1e4, "beta": 1}}, "beta not supported for rope_type default"),
@@ -579,6 +581,20 @@ def test_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
 def test_load_refuses_other_dtypes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dtype is torch\.int8"):
         weights.load(tmp_path, dtype=torch.int8)
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+
+
+def test_the_page_about_models_has_every_family() -> None:
+    assert set(re.findall(r"^\| [^|]+ \| `(\w+)` \|", PAGE, flags=re.MULTILINE)) == set(FAMILIES)
+
+
+def test_the_page_about_models_prints_what_it_says() -> None:
+    session = "".join(re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(session, {}, "models.md", None, None)
+    assert len(test.examples) == 5
+    assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
 
 
 def test_names_that_are_nothing() -> None:
