@@ -153,22 +153,6 @@ def test_the_plain_forms_would_be_noticed(
         pytest.skip(f"on this machine the plain form of {form} does not depend on the batch either")
 
 
-def test_capped_attention_over_neighbours_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention over the longest row's keys, the others masked, is another sum in another batch."""
-
-    def over_all(query: Any, keys: Any, values: Any, places: Any, window: Any, mix: Any, scale: Any) -> torch.Tensor:
-        rows, positions = zip(*places, strict=True)
-        at = torch.tensor(positions)
-        longest = int(at.max()) + 1
-        parts = (part[list(rows), :, :longest] for part in (keys, values))
-        mask = model_module._visible(at, longest, window).unsqueeze(1)
-        return mix(query.transpose(1, 2), *parts, mask, enable_gqa=True, scale=scale).transpose(1, 2)
-
-    monkeypatch.setattr(model_module, "attend_row", over_all)
-    requests = Requests(build("gemma"))
-    assert sum(requests.count_different(batch, together=1) for batch in (7, 31, 64))
-
-
 def relative(ours: torch.Tensor, reference: torch.Tensor) -> float:
     return float(((ours - reference).abs().max() / reference.abs().max()).detach())
 
