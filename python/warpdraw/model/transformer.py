@@ -130,12 +130,14 @@ class Block(nn.Module):
         self.mlp_after = make_norm(config, config.hidden_size) if after else None
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        mixed: Tensor = self.attention(x if self.attention_norm is None else self.attention_norm(x), step)
+        norm = self.attention_norm
+        mixed: Tensor = self.attention(x if norm is None else norm(x), step)
         if self.attention_after is not None:
             mixed = self.attention_after(mixed)
         if not self.parallel:
             x = x + mixed
-        done: Tensor = self.mlp(x if self.mlp_norm is None else self.mlp_norm(x), step)
+        norm = self.mlp_norm
+        done: Tensor = self.mlp(x if norm is None else norm(x), step)
         if self.mlp_after is not None:
             done = self.mlp_after(done)
         return x + mixed + done if self.parallel else x + done
