@@ -56,6 +56,15 @@ def test_generate_prints_prompt_and_text_and_nothing_else(run, checkpoint):
     assert run(*EXAMPLE)[1] == out
 
 
+def test_dtype_is_that_of_the_weights(run, checkpoint):
+    params = SamplingParams(seed=7, max_tokens=12, ignore_eos=True)
+    halves = generate(weights.load(checkpoint, torch.bfloat16), "The sky is", params)
+    code, out, _ = run(*EXAMPLE, "--dtype", "bfloat16")
+    assert (code, out) == (0, f"The sky is{halves[0].text}\n")
+    assert run(*EXAMPLE, "--dtype", "auto") == run(*EXAMPLE, "--dtype", "float32") == run(*EXAMPLE)
+    assert run(*EXAMPLE, "--dtype", "float16", "--draft", checkpoint, "--draft-tokens", "2")[0] == 0
+
+
 def test_streaming_prints_the_same_bytes(run):
     for more in ([], ["Two", "--n", "3"], ["--explain"]):
         assert run(*EXAMPLE, *more, "--stream") == run(*EXAMPLE, *more)
@@ -220,6 +229,7 @@ def test_every_sampling_option_reaches_the_parameters(run):
             ["generate", "a", "--threads", "0"],
             "Invalid value for '--threads': expected an integer of at least 1, got 0",
         ),
+        (["generate", "a", "--dtype", "int8"], "dtype: expected one of float32, bfloat16, float16, auto, got 'int8'"),
         (["generate", "a", "--candidates", "0"], "Invalid value for '--candidates': expected an integer of at least 1"),
         (["generate", "a", "--min-p", "x"], "Invalid value for '--min-p': expected a number, got 'x'"),
         (["generate", "a", "--unknown"], "No such option: --unknown"),

@@ -1,5 +1,7 @@
 """The transformer and its cache: the same bits in any batch and slot, the same logits with and without a cache."""
 
+import itertools
+import math
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +12,8 @@ from torch.nn import functional as F
 
 from warpdraw.model import transformer as model_module
 from warpdraw.model.cache import KVCache
-from warpdraw.model.config import ModelConfig
+from warpdraw.model.capped import capped_attention
+from warpdraw.model.config import ModelConfig, RopeScaling
 from warpdraw.model.rowwise import DECODE_TOKENS
 from warpdraw.model.transformer import Transformer
 
@@ -22,6 +25,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt": {
         **{"hidden_size": 48, "heads": 3, "mlp_size": 150, "norm": "layer", "positions": "learned", "mlp": "plain"},
         **{"activation": "gelu_tanh", "qkv_bias": True, "output_bias": True, "mlp_bias": True, "tied": True},
+    },
+    "gemma": {
+        **{"hidden_size": 40, "heads": 6, "kv_heads": 2, "head_dim": 14, "mlp_size": 75, "layers": 3, "qk_norm": True},
+        **{"norm_placement": "both", "norm_offset": 1.0, "activation": "gelu_tanh", "tied": True},
+        **{"embedding_scale": 6.3, "attention_scale": 0.3, "attention_cap": 2.5, "logit_cap": 4.0},
+        **{"sliding_window": 9, "sliding_layers": (0, 2), "sliding_rope_theta": 50.0},
+    },
+    "olmo": {
+        **{"hidden_size": 37, "heads": 3, "kv_heads": 1, "head_dim": 10, "mlp_size": 53, "rotary_layers": (1,)},
+        **{"norm_placement": "after", "qk_norm": True, "qk_norm_span": "all"},
+    },
+    "neox": {
+        **{"hidden_size": 48, "heads": 3, "mlp_size": 150, "norm": "layer", "parallel_residual": True, "mlp": "plain"},
+        **{"activation": "gelu", "qkv_bias": True, "output_bias": True, "mlp_bias": True, "rotary_size": 6},
     },
     "wide": {"hidden_size": 320, "heads": 5, "mlp_size": 1000, "layers": 1, "vocab_size": 3001},
 }
@@ -103,7 +120,7 @@ def test_the_same_bits_at_two_threads(name: str) -> None:
         assert requests.count_different(batch, together) == 0, f"batch {batch}, {together} tokens at once"
 
 
-@pytest.mark.parametrize("name", ["llama", "window", "wide"])
+@pytest.mark.parametrize("name", ["llama", "window", "wide", "gemma"])
 def test_long_prompts_given_together_equal_those_given_alone(name: str) -> None:
     """Each behind a beginning of another length, as in a conversation."""
     model = build(name)
@@ -124,6 +141,7 @@ def test_long_prompts_given_together_equal_those_given_alone(name: str) -> None:
         ("llama", "linear_rows", F.linear),
         ("gpt", "map_rows", lambda function, x: function(x)),
         ("odd", "map_rows", lambda function, x: function(x.contiguous())),
+        ("gemma", "map_rows", lambda function, x: function(x.contiguous())),
     ],
 )
 def test_the_plain_forms_would_be_noticed(
@@ -182,6 +200,59 @@ def test_window_reaches_exactly_that_far() -> None:
         changed[0, position] = (changed[0, position] + 1) % 101
         assert (relative(model(changed)[0, 30], before) > 1e-6) == felt
     assert build("window", layers=3, sliding_layers=(1,)).blocks[0].attention.window is None
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2)])
+@pytest.mark.parametrize("masked", ["causal", "mask", "numbers", "neither"])
+def test_capped_attention_by_its_definition(heads: tuple[int, int], masked: str) -> None:
+    """Against loops over float64; with a high cap it is attention."""
+    generator = torch.Generator().manual_seed(1)
+    query = torch.randn(2, heads[0], 5, 6, generator=generator)
+    key, value = torch.randn(2, 2, heads[1], 5, 6, generator=generator).unbind()
+    mask = torch.rand(2, 1, 5, 5, generator=generator) < 0.5
+    mask = mask | torch.eye(5).bool() if masked in ("mask", "numbers") else None
+    if masked == "causal":
+        mask = torch.ones(5, 5).tril().bool().expand(2, 1, 5, 5)
+    added = None if mask is None else torch.zeros(mask.shape).masked_fill(~mask, -math.inf)
+    given = {"is_causal": True} if masked == "causal" else {"mask": added if masked == "numbers" else mask}
+    found = capped_attention(query, key, value, cap=1.5, scale=0.4, enable_gqa=True, **given)
+    for row, head, token in itertools.product(range(2), range(heads[0]), range(5)):
+        group = head // (heads[0] // heads[1])
+        scores = [float(query[row, head, token].double() @ key[row, group, j].double()) for j in range(5)]
+        seen = [mask is None or bool(mask[row, 0, token, j]) for j in range(5)]
+        parts = [math.exp(1.5 * math.tanh(0.4 * s / 1.5)) if see else 0.0 for s, see in zip(scores, seen, strict=True)]
+        expected = sum(part * value[row, group, j].double() for j, part in enumerate(parts)) / sum(parts)
+        assert torch.allclose(found[row, head, token].double(), expected, atol=1e-5)
+    plain = F.scaled_dot_product_attention(query, key, value, mask, scale=0.4, enable_gqa=True)
+    high = capped_attention(query, key, value, cap=1e4, scale=0.4, enable_gqa=True, **given)
+    assert torch.allclose(high, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize(("group", "places"), [(1, 64), (3, 192), (7, 37)])
+def test_capped_attention_of_many_rows_gives_the_bits_of_each(group: int, places: int) -> None:
+    generator = torch.Generator().manual_seed(places)
+    query = torch.randn(50, 2, group, 14, generator=generator)
+    key, value = torch.randn(2, 50, 2, places, 16, generator=generator)[..., :14].unbind()
+    mask = torch.zeros(50, 1, 1, places).masked_fill(torch.rand(50, 1, 1, places, generator=generator) < 0.3, -math.inf)
+    together = capped_attention(query, key, value, mask, cap=2.0)
+    for row in range(50):
+        one = slice(row, row + 1)
+        assert torch.equal(capped_attention(query[one], key[one], value[one], mask[one], cap=2.0), together[one])
+
+
+@pytest.mark.parametrize("name", ["gemma", "olmo", "neox"])
+def test_a_decode_step_is_one_graph(name: str) -> None:
+    """What a CUDA graph holds: torch.compile finds no break in it, and it gives the logits of other steps."""
+    model = build(name)
+    caches = [KVCache(model.config, 3, 40) for _ in range(2)]
+    for cache in caches:
+        for slot, length in enumerate((20, 3, 11)):
+            model(torch.arange(length)[None], cache, torch.tensor([slot]))
+    tokens, rows = torch.tensor([[5], [9], [2]]), torch.tensor([2, 0, 1])
+    positions = caches[0].lengths[rows][:, None]
+    step = torch.compile(model.decode, backend="eager", fullgraph=True)
+    assert relative(step(tokens, caches[0], rows, positions, 32), model(tokens, caches[1], rows)[:, 0]) < 2e-5
 
 
 def test_only_the_last_logits() -> None:
@@ -298,6 +369,13 @@ def test_context_too_long_counts_what_the_cache_holds() -> None:
         ({"norm": "batch"}, "norm is 'batch'; it must be one of rms, layer"),
         ({"activation": "relu"}, "activation is 'relu'"),
         ({"sliding_window": 0}, "sliding_window is 0"),
+        ({"norm_placement": "around"}, "norm_placement is 'around'; it must be one of before, after, both"),
+        ({"norm_placement": "both", "parallel_residual": True}, "a parallel residual needs 'before'"),
+        ({"norm": "layer", "norm_offset": 1.0}, r"norm_offset is 1\.0; it must be 0 where norm is layer"),
+        ({"rotary_size": 3}, "rotary_size is 3; it must be even and at most head_dim 16"),
+        ({"rotary_size": 18}, "rotary_size is 18"),
+        ({"logit_cap": 0.0}, r"logit_cap is 0\.0; it must be a positive number"),
+        ({"rope_scaling": RopeScaling("longrope", factors=(1.0,))}, "rope_scaling has 1 factors; it must have 8"),
     ],
 )
 def test_configs_that_do_not_fit_together(changes: dict[str, Any], message: str) -> None:

@@ -1,9 +1,16 @@
-"""Checkpoints: the five families against transformers, both config spellings, shards, and every refusal by name."""
+"""Checkpoints: every family against transformers, both config spellings, shards, and every refusal by name."""
 
+import dataclasses
+import doctest
 import json
 import pickle
+import re
 import shutil
+import subprocess
+import sys
+import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +20,12 @@ from safetensors.torch import load_file, save_file
 
 from warpdraw.model import weights
 from warpdraw.model.cache import KVCache
-from warpdraw.model.config import CheckpointError, ModelConfig
+from warpdraw.model.config import CheckpointError, ModelConfig, RopeScaling
+from warpdraw.model.families import FAMILIES, read_config
+from warpdraw.model.json_fields import read_json
 from warpdraw.model.locate import locate
+from warpdraw.model.rotary import rotate
+from warpdraw.model.tensor_names import Part
 from warpdraw.model.tokenizer import Tokenizer
 from warpdraw.model.transformer import Transformer
 
@@ -35,26 +46,108 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The two models of a name, made once."""
+
+    @cache
+    def pair_of(name: str) -> Any:
+        folder = tmp_path_factory.mktemp(name)
+        theirs = zoo.write(name, folder)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*longrope is supported for contexts of up to")
+            return theirs, weights.load(folder)
+
+    return pair_of
+
+
 @pytest.fixture(scope="module", params=zoo.ZOO)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp(request.param)
-    return zoo.write(request.param, folder), weights.load(folder)
+def pair(request: pytest.FixtureRequest, shelf: Any) -> Any:
+    return shelf(request.param)
 
 
 def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
+# As long as the models allow: beyond windows, and beyond the original context of those that are stretched.
+TEXT = torch.randint(zoo.VOCABULARY, (3, 80), generator=torch.Generator().manual_seed(3))
+
+
 @torch.no_grad()
 def test_logits_equal_transformers(pair: Any) -> None:
     theirs, ours = pair
-    tokens = torch.randint(zoo.VOCABULARY, (3, 60), generator=torch.Generator().manual_seed(3))
-    reference = theirs(tokens).logits
+    reference = theirs(TEXT).logits
     assert reference.std() > 1, "the logits must be far from constant for the bound to mean anything"
-    assert difference(ours.model(tokens), reference) < CLOSE
+    assert difference(ours.model(TEXT), reference) < CLOSE
     cache = KVCache(ours.config, slots=3, capacity=8)
-    pieces = [ours.model(tokens[:, part], cache) for part in (slice(0, 33), slice(33, 55), slice(55, 60))]
-    assert difference(torch.cat(pieces, 1), reference) < CLOSE
+    pieces = [TEXT[:, :33], TEXT[:, 33:55], TEXT[:, 55:60], *torch.split(TEXT[:, 60:], 1, dim=1)]
+    assert difference(torch.cat([ours.model(piece, cache) for piece in pieces], 1), reference) < CLOSE
+
+
+# Bugs that a family's test has to see, as changes of what its checkpoint says.
+BUGS = {
+    "llama3 not stretched": ("llama-llama3", {"rope_scaling": None}),
+    "yarn not stretched": ("qwen2-yarn", {"rope_scaling": None}),
+    "yarn without amplitude": ("qwen2-yarn", {"amplitude": 1.0}),
+    "yarn with the usual fast turns": ("qwen2-yarn", {"high_factor": 32.0}),
+    "yarn from whole indices": ("qwen3-yarn-mscale", {"whole_indices": True}),
+    "longrope without factors": ("phi3-longrope", {"factors": (1.0,) * 8}),
+    "longrope without amplitude": ("phi3-longrope", {"amplitude": 1.0}),
+    "no cap of the scores": ("gemma2", {"attention_cap": None}),
+    "no cap of the logits": ("gemma2", {"logit_cap": None}),
+    "slides in the other layers": ("gemma2", {"sliding_layers": (1,)}),
+    "slides in no layer": ("gemma2", {"sliding_window": None}),
+    "a window too long by one": ("gemma2", {"sliding_window": 8}),
+    "embeddings as they are": ("gemma2", {"embedding_scale": None}),
+    "scores by the root of head_dim": ("gemma2", {"attention_scale": None}),
+    "norms as they are": ("gemma2", {"norm_offset": 0.0}),
+    "silu": ("gemma2", {"activation": "silu"}),
+    "gelu without tanh": ("gemma2", {"activation": "gelu"}),
+    "one base for both kinds of layers": ("gemma3", {"sliding_rope_theta": None}),
+    "full layers not stretched": ("gemma3", {"rope_scaling": None}),
+    "full layers at another place": ("gemma3", {"sliding_layers": (0, 2, 3)}),
+    "all of a head turns": ("phi3-partial", {"rotary_size": 16}),
+    "every layer turns": ("smollm3", {"rotary_layers": None}),
+    "the other layers turn": ("smollm3", {"rotary_layers": (1,)}),
+    "the window in every layer": ("smollm3-window", {"sliding_layers": None}),
+    "in turn, not in parallel": ("neox", {"parallel_residual": False}),
+    "in parallel, not in turn": ("neox-in-turn", {"parallel_residual": True}),
+    "half of a head turns": ("neox", {"rotary_size": 8}),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_seen(shelf: Any, bug: str) -> None:
+    name, changes = BUGS[bug]
+    theirs, ours = shelf(name)
+    if ours.config.rope_scaling is not None and not hasattr(ours.config, next(iter(changes))):
+        changes = {"rope_scaling": dataclasses.replace(ours.config.rope_scaling, **changes)}
+    wrong = Transformer(dataclasses.replace(ours.config, **changes))
+    wrong.load_state_dict(ours.model.state_dict())
+    assert difference(wrong(TEXT), theirs(TEXT).logits) > 5 * CLOSE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["phi3-partial", "neox"])
+def test_turning_the_wrong_part_of_a_head_is_seen(shelf: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = shelf(name)
+
+    def turn_the_end(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        still = x.shape[-1] - 2 * cos.shape[-1]
+        return torch.cat([x[..., :still], rotate(x[..., still:], cos, sin)], dim=-1)
+
+    for block in ours.model.blocks:
+        monkeypatch.setattr(block.attention, "rotate", turn_the_end)
+    assert difference(ours.model(TEXT), theirs(TEXT).logits) > 20 * CLOSE
+
+
+@torch.no_grad()
+def test_reading_neox_heads_as_if_they_were_stacked_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = zoo.write("neox", tmp_path)
+    monkeypatch.setattr(Part, "copy", lambda part, tensor, rows: rows.copy_(tensor))
+    assert difference(weights.load(tmp_path).model(TEXT), theirs(TEXT).logits) > 20 * CLOSE
 
 
 @torch.no_grad()
@@ -95,15 +188,168 @@ def edit(folder: Path, file: str = "config.json", drop: tuple[str, ...] = (), **
     (folder / file).write_text(json.dumps({k: v for k, v in content.items() if k not in drop} | entries))
 
 
-@pytest.mark.parametrize("name", ["llama-gqa", "llama-linear", "llama-llama3", "mistral-window", "qwen2-gqa"])
+@pytest.mark.parametrize(
+    "name",
+    ["llama-gqa", "llama-linear", "llama-llama3", "mistral-window", "qwen2-gqa", "qwen2-yarn", "gemma2", "smollm3"],
+)
 def test_old_spelling_reads_as_the_new(tmp_path: Path, name: str) -> None:
     zoo.write(name, tmp_path)
     new = weights.load(tmp_path).config
     rope = dict(json.loads((tmp_path / "config.json").read_text())["rope_parameters"])
     theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
-    scaling = None if kind == "default" else rope | {"type" if kind == "linear" else "rope_type": kind}
+    scaling = None if kind == "default" else rope | {"type" if kind in ("linear", "yarn") else "rope_type": kind}
     edit(tmp_path, drop=("rope_parameters", "dtype"), rope_theta=theta, rope_scaling=scaling, torch_dtype="float32")
     assert weights.load(tmp_path).config == new
+
+
+# What the first configs of these families say, and what they do not say.
+OLDER = {
+    "gemma2": ({"hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid"}, ("layer_types",)),
+    "gemma3": (
+        {
+            **{"rope_theta": 4000.0, "rope_local_base_freq": 50.0, "sliding_window_pattern": 3},
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+        ("layer_types", "rope_parameters", "_sliding_window_pattern"),
+    ),
+    "phi3-partial": ({"rope_scaling": None, "partial_rotary_factor": 0.75, "auto_map": {}}, ("rope_parameters",)),
+    "phi3-longrope": (
+        {
+            "rope_theta": 300.0,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0, 1.1, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0],
+                "long_factor": [4.0] * 8,
+            },
+        },
+        ("rope_parameters",),
+    ),
+    "smollm3": ({"max_window_layers": 28}, ("layer_types", "no_rope_layers")),
+    "neox": ({"rotary_pct": 0.25, "rotary_emb_base": 20, "hidden_dropout_prob": 0}, ("rope_parameters", "is_decoder")),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*longrope is supported for contexts of up to")
+@pytest.mark.parametrize("name", OLDER)
+def test_older_configs_read_as_the_new_by_both(tmp_path: Path, name: str) -> None:
+    theirs = zoo.write(name, tmp_path)
+    new = weights.load(tmp_path).config
+    entries, dropped = OLDER[name]
+    edit(tmp_path, drop=(*dropped, "dtype"), torch_dtype="float32", **entries)
+    assert weights.load(tmp_path).config == new
+    read = transformers.AutoConfig.from_pretrained(tmp_path)
+    read.rope_parameters.pop("type", None)
+    assert read.rope_parameters == theirs.config.rope_parameters
+    assert getattr(read, "layer_types", None) == getattr(theirs.config, "layer_types", None)
+
+
+DEFAULTS = {
+    "gemma2": ("head_dim", "query_pre_attn_scalar", "sliding_window", "attn_logit_softcapping", "hidden_activation"),
+    "gemma3": ("head_dim", "query_pre_attn_scalar", "sliding_window", "rope_parameters", "tie_word_embeddings"),
+    "phi3": ("sliding_window", "rope_parameters", "rms_norm_eps", "tie_word_embeddings"),
+    "olmo2": ("rms_norm_eps", "rope_parameters", "attention_bias"),
+    "smollm3": ("rope_parameters", "no_rope_layers", "no_rope_layer_interval", "layer_types", "tie_word_embeddings"),
+    "neox": ("rope_parameters", "use_parallel_residual", "attention_bias", "layer_norm_eps", "tie_word_embeddings"),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_absent_entries_are_those_of_a_default_config(tmp_path: Path, name: str) -> None:
+    """Where an entry is absent, both take the same value: that of a config which transformers made without it."""
+    zoo.write(name, tmp_path)
+    edit(tmp_path, drop=DEFAULTS[name])
+    read_config_of = lambda: read_config(read_json(tmp_path / "config.json"))[0]  # noqa: E731
+    ours = read_config_of()
+    transformers.AutoConfig.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    assert read_config_of() == ours
+
+
+def test_longrope_is_refused_beyond_the_original_length(tmp_path: Path) -> None:
+    zoo.write("phi3-longrope", tmp_path)
+    with pytest.warns(UserWarning, match=r"max_position_embeddings is 160; rope_type longrope .* of up to .* = 80 tok"):
+        model = weights.load(tmp_path).model
+    with pytest.raises(
+        ValueError, match=r"a context of 81 tokens; the model allows at most config\.max_positions = 80"
+    ):
+        model(torch.zeros(1, 81, dtype=torch.int64))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gemma_scales_embeddings_as_transformers_rounds(tmp_path: Path, dtype: torch.dtype) -> None:
+    """The root of 72 is another number in every dtype."""
+    theirs = zoo.write("gemma2", tmp_path, hidden_size=72).to(dtype)
+    ours = weights.load(tmp_path, dtype=dtype).model
+    tokens = torch.arange(zoo.VOCABULARY)
+    assert torch.equal(ours.embedding(tokens) * ours.embedding_scale, theirs.model.embed_tokens(tokens))
+    assert difference(ours(TEXT).float(), theirs(TEXT).logits.float()) < {torch.float32: CLOSE}.get(dtype, 0.05)
+
+
+def test_neox_head_by_both_its_names(tmp_path: Path) -> None:
+    zoo.write("neox", tmp_path)
+    one = weights.load(tmp_path).model.state_dict()
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("embed_out.weight")
+    tensors["gpt_neox.layers.0.attention.bias"] = torch.ones(1, 1, 80, 80)
+    tensors["gpt_neox.layers.0.attention.rotary_emb.inv_freq"] = torch.ones(2)
+    save_file(tensors, tmp_path / "model.safetensors")
+    other = weights.load(tmp_path).model.state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert not torch.equal(one["head.weight"], one["embedding.weight"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_auto_is_the_dtype_of_the_checkpoint(tmp_path: Path, dtype: torch.dtype) -> None:
+    zoo.write("llama-mha-tied", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    model = weights.load(tmp_path, dtype="auto").model
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert torch.equal(model.embedding.weight, tensors["model.embed_tokens.weight"].to(dtype))
+    assert weights.load(tmp_path).model.embedding.weight.dtype == torch.float32
+    assert model.head is None, "a tied head is the embedding itself"
+
+
+def test_parameters_stay_when_the_file_is_written_anew(tmp_path: Path) -> None:
+    zoo.write("llama-gqa", tmp_path)
+    model = weights.load(tmp_path).model
+    before = model.embedding.weight.clone()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(bytes(file.stat().st_size))
+    assert torch.equal(model.embedding.weight, before)
+
+
+MEASURE = """
+import gc, sys
+import torch
+from warpdraw.model import weights
+
+def status(entry):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(entry)).split()[1])
+
+torch.set_num_threads(1)
+weights.load("tiny-draft")
+for dtype in (torch.float32, torch.bfloat16):
+    gc.collect()
+    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+    before = status("VmRSS")
+    model = weights.load(sys.argv[1], dtype=dtype).model
+    print(status("VmHWM") - before, sum(each.numel() * each.element_size() for each in model.parameters()) // 1024)
+    del model
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads what Linux says about memory")
+def test_memory_is_the_parameters_and_about_a_tensor(tmp_path: Path) -> None:
+    """The largest of the file's tensors has 4 MiB, the file 64: all of it beside the parameters would be seen."""
+    shape = {"vocab_size": 96, "hidden_size": 512, "heads": 8, "mlp_size": 2048, "layers": 4, "max_positions": 64}
+    weights.save(tmp_path, Transformer(ModelConfig(**shape)), Tokenizer(zoo.byte_tokenizer()))
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    for line in lines:
+        grown, parameters = map(int, line.split())
+        assert 0.9 * parameters < grown < parameters + 12 * 1024
+    assert len(lines) == 2
 
 
 def test_absent_entries_have_the_values_of_transformers(tmp_path: Path) -> None:
@@ -179,7 +425,7 @@ REFUSED_ENTRIES = [
     (
         "llama-gqa",
         {"model_type": "mamba"},
-        r'model_type is "mamba"; it must be one of llama, mistral, qwen2, qwen3, gpt2',
+        r'model_type is "mamba"; it must be one of llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi3, olmo2, sm',
     ),
     ("llama-gqa", {"model_type": None}, "model_type is missing"),
     ("llama-gqa", {"architectures": ["LlamaForSequenceClassification"]}, r'architectures is \["LlamaForSeq'),
@@ -192,7 +438,37 @@ REFUSED_ENTRIES = [
     ("llama-gqa", {"head_dim": 7}, "head_dim is 7; rotary positions need an even one"),
     ("llama-gqa", {"rms_norm_eps": "tiny"}, 'rms_norm_eps is "tiny"; it must be a positive number'),
     ("llama-gqa", {"tie_word_embeddings": "yes"}, 'tie_word_embeddings is "yes"; it must be true or false'),
-    ("llama-gqa", {"rope_parameters": {"rope_type": "yarn", "factor": 4}}, 'rope_parameters: rope_type is "yarn"'),
+    ("llama-gqa", {"rope_parameters": {"rope_type": "longrope"}}, 'rope_parameters: rope_type is "longrope"'),
+    ("llama-gqa", {"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters: factor is missing"),
+    ("llama-gqa", {"rope_parameters": {"rope_type": "yarn", "factor": 4, "beta": 1}}, "beta not supported for .* yarn"),
+    ("llama-gqa", {"num_local_experts": 8}, "num_local_experts is 8; it must be null"),
+    ("llama-gqa", {"model_type": "gemma3", "vision_config": {"depth": 1}}, "vision_config is .*; it must be null"),
+    ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention is true"),
+    ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0; it must be a positive number"),
+    ("gemma2", {"attn_logit_softcapping": -1}, "attn_logit_softcapping is -1; it must be a positive number"),
+    ("gemma2", {"hidden_activation": "relu"}, 'hidden_activation is "relu"; it must be one of'),
+    ("gemma2", {"layer_types": ["chunked_attention"] * 3}, "layer_types is .*; it must be a list of 3"),
+    ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0; it must be null"),
+    ("gemma3", {"rope_parameters": {"rope_theta": 5.0}}, "rope_theta not supported for gemma3_text"),
+    (
+        "gemma3",
+        {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2}}},
+        'sliding_attention: rope_type is "linear"; it must be "default"',
+    ),
+    ("phi3", {"attention_bias": True}, "attention_bias is true"),
+    ("phi3", {"rope_parameters": {"rope_type": "yarn", "factor": 2}}, 'rope_type is "yarn"; it must be one of default'),
+    ("phi3", {"rope_parameters": {"rope_type": "longrope", "long_factor": [1]}}, "short_factor is missing"),
+    (
+        "phi3",
+        {"rope_parameters": {"rope_type": "longrope", "long_factor": [1], "short_factor": [1, 2]}},
+        "rope_scaling has 2 factors; it must have 8",
+    ),
+    ("phi3-partial", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5; it must be 0.75, as in"),
+    ("smollm3", {"no_rope_layers": [1, 1]}, r"no_rope_layers is \[1, 1\]; it must be a list of 3, each 0 or 1"),
+    ("smollm3", {"layer_types": ["sliding_attention"] * 3}, "layer_types is .*; it must be all full_attention"),
+    ("neox", {"rope_parameters": {"partial_rotary_factor": 0.2}}, "rotary_size is 3; it must be even"),
+    ("neox", {"rotary_pct": 0.5}, "rotary_pct is 0.5; it must be 0.25, as in"),
+    ("neox", {"hidden_act": "relu"}, 'hidden_act is "relu"'),
     ("llama-gqa", {"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2}}, 'type is "dynamic"'),
     ("llama-gqa", {"rope_parameters": {"rope_type": "linear"}}, "rope_parameters: factor is missing"),
     ("llama-gqa", {"rope_parameters": {"rope_theta": 1e4, "beta": 1}}, "beta not supported for rope_type default"),
@@ -278,7 +554,7 @@ BROKEN_FILES = {
     ),
     "integers": (
         lambda f: change_tensors(f, model__norm__weight=torch.zeros(64, dtype=torch.int8)),
-        r"model\.norm\.weight is torch\.int8; it must be one of float32",
+        r"model\.norm\.weight is I8; it must be one of float32",
     ),
     "outside": (break_shard_names, r"'\.\./a\.safetensors' must be a file of the same folder"),
     "lost shard": (lose_shard, r"lost\.safetensors: missing; model\.safetensors\.index\.json names it"),
@@ -305,6 +581,20 @@ def test_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
 def test_load_refuses_other_dtypes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dtype is torch\.int8"):
         weights.load(tmp_path, dtype=torch.int8)
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+
+
+def test_the_page_about_models_has_every_family() -> None:
+    assert set(re.findall(r"^\| [^|]+ \| `(\w+)` \|", PAGE, flags=re.MULTILINE)) == set(FAMILIES)
+
+
+def test_the_page_about_models_prints_what_it_says() -> None:
+    session = "".join(re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(session, {}, "models.md", None, None)
+    assert len(test.examples) == 5
+    assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
 
 
 def test_names_that_are_nothing() -> None:
@@ -385,7 +675,11 @@ def test_saved_in_half_the_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("entry", "value"),
-    [("norm", "layer"), ("mlp", "plain"), ("qk_norm", True), ("sliding_window", 5), ("qkv_bias", True), ("heads", 3)],
+    [
+        *(("norm", "layer"), ("mlp", "plain"), ("qk_norm", True), ("sliding_window", 5), ("qkv_bias", True)),
+        *(("heads", 3), ("logit_cap", 30.0), ("norm_placement", "after"), ("rotary_size", 4), ("norm_offset", 1.0)),
+        ("rope_scaling", RopeScaling("yarn", 4.0)),
+    ],
 )
 def test_save_refuses_what_llama_cannot_say(tmp_path: Path, entry: str, value: Any) -> None:
     shape = {

@@ -1,6 +1,8 @@
-"""The value of --device: where tensors live."""
+"""The values of --device and --dtype: where tensors live, and in what their numbers are kept."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 
@@ -8,6 +10,7 @@ from ..backends import BackendError
 from ..environment import gpu
 
 KINDS = ("cpu", "cuda")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def device(text: str) -> torch.device:
@@ -24,3 +27,12 @@ def device(text: str) -> torch.device:
         if (found.index or 0) >= torch.cuda.device_count():
             raise BackendError(f"device {text}: there are {torch.cuda.device_count()} CUDA devices")
     return found
+
+
+def dtype(text: str) -> torch.dtype | Literal["auto"]:
+    """What `load` takes for that name; raises ValueError for another name."""
+    if text == "auto":
+        return "auto"
+    if text not in DTYPES:
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, auto, got {text!r}")
+    return DTYPES[text]

@@ -18,6 +18,7 @@ from ..generation.speculation import Speculation
 from ..model import weights
 from . import options
 from .device import device as device_of
+from .device import dtype as dtype_of
 from .explain import step_lines
 from .speculation import Comparison, print_speculation, speculation_document, speculation_of
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
@@ -35,6 +36,8 @@ warpdraw generate "The sky is" --ban " blue" --bias " grey=2" --no-repeat-ngram 
 warpdraw generate "The sky is" --seed 7 --draft tiny-draft --stats
 
 warpdraw generate "The sky is" --seed 7 --draft suffix --draft-tokens 8 --compare
+
+warpdraw generate "The sky is" --seed 7 --dtype auto
 
 cat prompts.txt | warpdraw generate - --json > completions.json"""
 
@@ -92,6 +95,7 @@ def generate(
     kept: options.Kept = _DEFAULT.kept,
     stats: options.Stats = False,
     device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
     threads: options.Threads = None,
     max_rows: options.MaxRows = 64,
     no_graphs: options.NoGraphs = False,
@@ -113,12 +117,14 @@ def generate(
         "stop_ids": tuple(stop_id or ()),
     }
     params = SamplingParams(**chosen)
-    place = device_of(device)
+    place, precision = device_of(device), dtype_of(dtype)
     texts = _read_prompts(prompts)
     if threads is not None:
         torch.set_num_threads(threads)
-    checkpoint = weights.load(model, device=place)
-    speculation = speculation_of(draft, draft_tokens, draft_method, not fixed_draft_tokens, draft_ngram, place)
+    checkpoint = weights.load(model, precision, place)
+    speculation = speculation_of(
+        draft, draft_tokens, draft_method, not fixed_draft_tokens, draft_ngram, place, precision
+    )
     if compare and speculation is None:
         raise ValueError("--compare: expected together with --draft, got no --draft")
     chosen_run: dict[str, Any] = {"max_rows": max_rows, "graphs": False if no_graphs else None}

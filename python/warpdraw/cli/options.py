@@ -41,6 +41,9 @@ Prompts = Annotated[
 ]
 Model = Annotated[str, typer.Option("--model", "-m", help="Shipped model, checkpoint folder or Hugging Face hub name.")]
 Device = Annotated[str, typer.Option(help="Where the model and the draw run: cpu, cuda or cuda:N.")]
+Dtype = Annotated[
+    str, typer.Option(help="What the weights are kept in: float32, bfloat16, float16, or auto, as they are stored.")
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: as torch decides.", parser=count)]
 NoGraphs = Annotated[bool, typer.Option("--no-graphs", help="On a GPU, decode without CUDA graphs.")]
 MaxRows = Annotated[int, typer.Option(help="The most samples in the batch at once.", parser=count)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -21,7 +21,13 @@ REPETITIONS = 5
 
 
 def speculation_of(
-    draft: str | None, tokens: int, method: str, adaptive: bool, ngram: int, device: torch.device
+    draft: str | None,
+    tokens: int,
+    method: str,
+    adaptive: bool,
+    ngram: int,
+    device: torch.device,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
 ) -> Speculation | None:
     """What the options say; errors name the option."""
     if draft is None:
@@ -29,7 +35,7 @@ def speculation_of(
     try:
         # The numbers first: a model may take long to load.
         checked = Speculation(draft if draft in LOOKUPS else LOOKUPS[0], tokens, adaptive=adaptive, ngram=ngram)
-        drafts = draft if draft in LOOKUPS else weights.load(draft, device=device)
+        drafts = draft if draft in LOOKUPS else weights.load(draft, dtype, device)
         return dataclasses.replace(checked, draft=drafts, method=method)
     except CheckpointError as error:
         raise ValueError(f"--draft: {error}") from None

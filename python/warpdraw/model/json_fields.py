@@ -43,9 +43,21 @@ class Fields:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.get(key, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
+        if not _is_number(value) or not 0 < value < float("inf"):
             raise self.error(key, "a positive number")
         return float(value)
+
+    def number_or_null(self, key: str, absent: float | None) -> float | None:
+        """A number, or None where the entry is null, which is not the same as absent."""
+        if key not in self.content:
+            return absent
+        return None if self.get(key) is None else self.number(key)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        value = self.get(key)
+        if not isinstance(value, list) or not value or not all(_is_number(one) and one > 0 for one in value):
+            raise self.error(key, "a list of positive numbers")
+        return tuple(map(float, value))
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.get(key, default)
@@ -80,3 +92,7 @@ class Fields:
         value = self.content.get(key)
         what = "is missing" if value is None else f"is {json.dumps(value)[:200]}"
         return CheckpointError(f"{self.where}: {key} {what}; it must be {allowed}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

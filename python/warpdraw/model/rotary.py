@@ -10,31 +10,65 @@ from torch import Tensor
 from .config import ModelConfig, RopeScaling
 
 
-def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """cos and sin (float32 [max_positions, D / 2]) of position * theta^(-2 i / D), stretched as the config says.
+def rotary_tables(config: ModelConfig, sliding: bool = False) -> tuple[Tensor, Tensor]:
+    """cos and sin (float32 [max_positions, R / 2]) of position * theta^(-2 i / R), stretched as the config says.
 
+    R is the number of a head's elements that turn; `sliding` layers may have a theta of their own.
     Whole tables, made once: a value read by position is the same bits in every batch. RoFormer, arXiv 2104.09864.
     """
-    exponents = torch.arange(0, config.head_dim, 2, device="cpu").float() / config.head_dim
-    frequencies = 1.0 / config.rope_theta**exponents
-    if config.rope_scaling is not None:
-        frequencies = _stretch(frequencies, config.rope_scaling)
+    theta = config.sliding_rope_theta if sliding and config.sliding_rope_theta is not None else config.rope_theta
+    scaling = None if sliding else config.rope_scaling
+    exponents = torch.arange(0, config.rotary_size, 2, device="cpu").float() / config.rotary_size
+    frequencies = 1.0 / theta**exponents
+    if scaling is not None:
+        frequencies = _stretch(frequencies, scaling, theta)
     # The product is float32, as checkpoints were trained with; its cosine in float64 rounds the same on every machine.
     angles = torch.outer(torch.arange(config.max_positions, device="cpu").float(), frequencies).double()
-    return angles.cos().float(), angles.sin().float()
+    amplitude = 1.0 if scaling is None else scaling.amplitude
+    return (amplitude * angles.cos()).float(), (amplitude * angles.sin()).float()
 
 
-def _stretch(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+def _stretch(frequencies: Tensor, scaling: RopeScaling, theta: float) -> Tensor:
+    if scaling.kind == "longrope":
+        return frequencies / torch.tensor(scaling.factors, device="cpu")
     stretched = frequencies / scaling.factor
     if scaling.kind == "linear":
         return stretched
-    # blend = (original / wavelength - low) / (high - low), clamped to [0, 1]: 0 stretches, 1 keeps
+    kept = (
+        _kept_yarn(len(frequencies), scaling, theta) if scaling.kind == "yarn" else _kept_llama3(frequencies, scaling)
+    )
+    return (1 - kept) * stretched + kept * frequencies
+
+
+def _kept_llama3(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    # kept = (original / wavelength - low) / (high - low), clamped to [0, 1]
     turns = scaling.original_positions * frequencies / (2 * math.pi)
-    blend = ((turns - scaling.low_factor) / (scaling.high_factor - scaling.low_factor)).clamp(0, 1)
-    return (1 - blend) * stretched + blend * frequencies
+    return ((turns - scaling.low_factor) / (scaling.high_factor - scaling.low_factor)).clamp(0, 1)
+
+
+def _kept_yarn(count: int, scaling: RopeScaling, theta: float) -> Tensor:
+    # index(turns) = count * log(original / (2 pi turns)) / log(theta): which frequency turns so often
+    # kept = (index(low) - i) / (index(low) - index(high)), clamped to [0, 1]
+    first, last = (
+        count * math.log(scaling.original_positions / (2 * math.pi * turns)) / math.log(theta)
+        for turns in (scaling.high_factor, scaling.low_factor)
+    )
+    if scaling.whole_indices:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * count - 1)
+    if first == last:
+        last += 0.001
+    return ((last - torch.arange(count, device="cpu").float()) / (last - first)).clamp(0, 1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the pairs (x_i, x_(i + D/2)) of x [B, T, H, D] by the angles of cos and sin [B, T, 1, D/2]."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def rotate_part(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the first R elements of x [B, T, H, D], for cos and sin [B, T, 1, R/2]; the others stay."""
+    half = cos.shape[-1]
+    first, second, rest = torch.split(x, [half, half, x.shape[-1] - 2 * half], dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)

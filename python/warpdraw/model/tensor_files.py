@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,7 +12,14 @@ from .config import CheckpointError
 from .json_fields import read_json
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    path: Path
+    shape: list[int]
+    dtype: str
 
 
 class TensorFiles:
@@ -22,8 +29,7 @@ class TensorFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._files: dict[str, Any] = {}
-        self._paths: dict[str, Path] = {}
+        self._stored: dict[str, _Stored] = {}
         if (folder / _SINGLE).is_file():
             self._add(folder / _SINGLE)
         elif (folder / _INDEX).is_file():
@@ -35,30 +41,38 @@ class TensorFiles:
 
     @property
     def names(self) -> set[str]:
-        return set(self._files)
+        return set(self._stored)
 
     def shape(self, name: str) -> list[int]:
-        return list(self._files[name].get_slice(name).get_shape())
+        return self._stored[name].shape
 
-    def read(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._files[name].get_tensor(name)
-        if tensor.dtype not in _DTYPES:
-            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
-            raise CheckpointError(f"{self._paths[name]}: {name} is {tensor.dtype}; it must be one of {allowed}")
+    def dtype(self, name: str) -> torch.dtype:
+        stored = self._stored[name]
+        if stored.dtype not in _DTYPES:
+            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES.values())
+            raise CheckpointError(f"{stored.path}: {name} is {stored.dtype}; it must be one of {allowed}")
+        return _DTYPES[stored.dtype]
+
+    def read(self, name: str, device: torch.device | str = "cpu") -> torch.Tensor:
+        """A tensor on `device`, in the dtype it is stored in; on the CPU it is a part of the mapped file.
+
+        The file is mapped anew for each tensor, so that what was read of it goes when the tensor goes.
+        """
+        self.dtype(name)
+        with safe_open(self._stored[name].path, framework="pt", device=str(device)) as file:
+            tensor: torch.Tensor = file.get_tensor(name)
         return tensor
 
-    def _add(self, path: Path) -> list[str]:
+    def _add(self, path: Path) -> None:
         try:
-            file = safe_open(path, framework="pt")
-            names: list[str] = list(file.keys())  # type: ignore[no-untyped-call]
+            with safe_open(path, framework="pt") as file:
+                found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
-        for name in names:
-            if name in self._files:
-                raise CheckpointError(f"{path}: {name} is also in {self._paths[name].name}")
-        self._files.update(dict.fromkeys(names, file))
-        self._paths.update(dict.fromkeys(names, path))
-        return names
+        for name, part in found.items():
+            if name in self._stored:
+                raise CheckpointError(f"{path}: {name} is also in {self._stored[name].path.name}")
+            self._stored[name] = _Stored(path, list(part.get_shape()), part.get_dtype())
 
     def _add_shards(self, folder: Path) -> None:
         shards = read_json(folder / _INDEX).fields("weight_map").content
@@ -74,4 +88,4 @@ class TensorFiles:
             raise CheckpointError(f"{folder / _INDEX}: {wrong[0]} is said to be in {said}; it is in {found}")
 
     def _shard(self, name: str) -> str | None:
-        return self._paths[name].name if name in self._paths else None
+        return self._stored[name].path.name if name in self._stored else None

@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 from .attention_rows import Plan, attend_rows, plan_of
 from .cache import KVCache
+from .capped import capped_attention
 from .config import ModelConfig
-from .rotary import rotary_tables, rotate
+from .inputs import check_context, check_rows, check_tokens
+from .mlp import Mlp
+from .norms import make_norm
+from .rotary import rotary_tables, rotate, rotate_part
 from .rowwise import DECODE_TOKENS, linear_rows, map_rows
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-}
+Mix = Callable[..., Tensor]  # with the arguments of scaled_dot_product_attention
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Step:
     length: int  # of the longest row, with its new tokens
     cache: KVCache | None
     rowwise: bool
-    rotary: tuple[Tensor, Tensor] | None = None  # cos, sin [B, T, 1, D / 2]
+    rotary: tuple[tuple[Tensor, Tensor], ...] = ()  # cos, sin [B, T, 1, R / 2], by config.rotary_set
     plans: dict[int | None, Plan] = field(default_factory=dict)  # of rows, by the window
 
     def plan(self, window: int | None, keys: Tensor) -> Plan:
@@ -53,11 +53,6 @@ class Step:
         return map_rows(function, x) if self.rowwise else function(x)
 
 
-def _norm(config: ModelConfig, size: int) -> nn.Module:
-    kind = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
-    return kind(size, eps=config.norm_eps)
-
-
 def _visible(queries: Tensor, keys: int, window: int | None) -> Tensor:
     # visible(i, j) = j <= i and j > i - window, for query positions i [..., T] and key positions j = 0 .. keys - 1
     key = torch.arange(keys, device=queries.device)
@@ -71,80 +66,86 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.window = layer, config.window(layer)
+        self.layer, self.window, self.rotary_set = layer, config.window(layer), config.rotary_set(layer)
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         width = config.head_dim * (config.heads + 2 * config.kv_heads)
         self.qkv = nn.Linear(config.hidden_size, width, bias=config.qkv_bias)
         self.output = nn.Linear(config.heads * config.head_dim, config.hidden_size, bias=config.output_bias)
-        self.query_norm = _norm(config, config.head_dim) if config.qk_norm else None
-        self.key_norm = _norm(config, config.head_dim) if config.qk_norm else None
+        self.norms_whole = config.qk_norm_span == "all"
+        spans = (config.heads, config.kv_heads) if self.norms_whole else (1, 1)
+        self.query_norm, self.key_norm = (
+            make_norm(config, span * config.head_dim) if config.qk_norm else None for span in spans
+        )
+        self.rotate = rotate if config.rotary_size == config.head_dim else rotate_part
+        self.scale, self.cap = config.attention_scale, config.attention_cap
+        self.mix: Mix = F.scaled_dot_product_attention
+        if self.cap is not None:
+            self.mix = partial(capped_attention, cap=self.cap)
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         packed = step.linear(x, self.qkv).view(*x.shape[:2], -1, self.head_dim)
-        if self.query_norm is None and step.rotary is not None:
+        rotary = None if self.rotary_set is None else step.rotary[self.rotary_set]
+        if self.query_norm is None and rotary is not None:
             turned, value = torch.split(packed, [self.heads + self.kv_heads, self.kv_heads], dim=2)
-            query, key = torch.split(rotate(turned, *step.rotary), [self.heads, self.kv_heads], dim=2)
+            query, key = torch.split(self.rotate(turned, *rotary), [self.heads, self.kv_heads], dim=2)
         else:
             query, key, value = torch.split(packed, [self.heads, self.kv_heads, self.kv_heads], dim=2)
             if self.query_norm is not None and self.key_norm is not None:
-                query, key = self.query_norm(query), self.key_norm(key)
-            if step.rotary is not None:
-                query, key = rotate(query, *step.rotary), rotate(key, *step.rotary)
+                query, key = self._norm(query, self.query_norm), self._norm(key, self.key_norm)
+            if rotary is not None:
+                query, key = self.rotate(query, *rotary), self.rotate(key, *rotary)
         if step.cache is None:
             mixed = self._attend(query, key, value, step.positions)
         else:
             mixed = self._attend_cache(query, key, value, step, step.cache)
         return step.linear(mixed.flatten(2), self.output)
 
+    def _norm(self, x: Tensor, norm: nn.Module) -> Tensor:
+        normed: Tensor = norm(x.flatten(2)).view_as(x) if self.norms_whole else norm(x)
+        return normed
+
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Tensor:
         """query [B, T, H, D] at `positions` [B, T] over keys and values [B, S, H, D] at positions 0 .. S - 1."""
         whole = query.shape[1] == key.shape[1] and self.window is None
         mask = None if whole else _visible(positions, key.shape[1], self.window).unsqueeze(1)
-        mixed = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask, is_causal=whole, enable_gqa=True
-        )
-        return mixed.transpose(1, 2)
+        heads_first = (part.transpose(1, 2) for part in (query, key, value))
+        return self.mix(*heads_first, mask, is_causal=whole, enable_gqa=True, scale=self.scale).transpose(1, 2)
 
     def _attend_cache(self, query: Tensor, key: Tensor, value: Tensor, step: Step, cache: KVCache) -> Tensor:
         cache.append(self.layer, step.rows, step.positions, key, value)
         keys, values = cache.keys(self.layer), cache.values(self.layer)
         if step.rowwise:
-            return attend_rows(query, keys, values, step.plan(self.window, keys))
+            return attend_rows(query, keys, values, step.plan(self.window, keys), self.mix, self.scale)
         keys, values = (part[step.rows, :, : step.length].transpose(1, 2) for part in (keys, values))
         return self._attend(query, keys, values, step.positions)
 
 
-class Mlp(nn.Module):
-    """down(act(gate(x)) * up(x)), or down(act(up(x))) where the mlp is plain."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gated = config.mlp == "gated"
-        self.activation = _ACTIVATIONS[config.activation]
-        self.up = nn.Linear(config.hidden_size, config.mlp_size * (2 if self.gated else 1), bias=config.mlp_bias)
-        self.down = nn.Linear(config.mlp_size, config.hidden_size, bias=config.mlp_bias)
-
-    def forward(self, x: Tensor, step: Step) -> Tensor:
-        x = step.linear(x, self.up)
-        if self.gated:
-            gate, up = x.chunk(2, dim=-1)
-            return step.linear(step.activate(self.activation, gate) * up, self.down)
-        return step.linear(step.activate(self.activation, x), self.down)
-
-
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); or norms after each part, or the two in parallel."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention_norm = _norm(config, config.hidden_size)
+        before, after = config.norm_placement != "after", config.norm_placement != "before"
+        self.parallel = config.parallel_residual
+        self.attention_norm = make_norm(config, config.hidden_size) if before else None
         self.attention = Attention(config, layer)
-        self.mlp_norm = _norm(config, config.hidden_size)
+        self.attention_after = make_norm(config, config.hidden_size) if after else None
+        self.mlp_norm = make_norm(config, config.hidden_size) if before else None
         self.mlp = Mlp(config)
+        self.mlp_after = make_norm(config, config.hidden_size) if after else None
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), step)
-        return x + self.mlp(self.mlp_norm(x), step)  # type: ignore[no-any-return]
+        norm = self.attention_norm
+        mixed: Tensor = self.attention(x if norm is None else norm(x), step)
+        if self.attention_after is not None:
+            mixed = self.attention_after(mixed)
+        if not self.parallel:
+            x = x + mixed
+        norm = self.mlp_norm
+        done: Tensor = self.mlp(x if norm is None else norm(x), step)
+        if self.mlp_after is not None:
+            done = self.mlp_after(done)
+        return x + mixed + done if self.parallel else x + done
 
 
 class Transformer(nn.Module):
@@ -170,11 +171,17 @@ class Transformer(nn.Module):
 
     rope_cos: Tensor
     rope_sin: Tensor
+    sliding_rope_cos: Tensor
+    sliding_rope_sin: Tensor
+    embedding_scale: Tensor | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        # A buffer, so that it is rounded to the model's dtype as the embeddings are.
+        scale = None if config.embedding_scale is None else torch.tensor(config.embedding_scale, device="cpu")
+        self.register_buffer("embedding_scale", scale, persistent=False)
         self.position_embedding: nn.Embedding | None = None
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.max_positions, config.hidden_size)
@@ -182,25 +189,29 @@ class Transformer(nn.Module):
             cos, sin = rotary_tables(config)
             self.register_buffer("rope_cos", cos, persistent=False)
             self.register_buffer("rope_sin", sin, persistent=False)
+        if config.sliding_rope_theta is not None:
+            cos, sin = rotary_tables(config, sliding=True)
+            self.register_buffer("sliding_rope_cos", cos, persistent=False)
+            self.register_buffer("sliding_rope_sin", sin, persistent=False)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.norm = _norm(config, config.hidden_size)
+        self.norm = make_norm(config, config.hidden_size)
         self.head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.apply(_initialise)
 
     def forward(
         self, tokens: Tensor, cache: KVCache | None = None, rows: Tensor | None = None, *, last: bool = False
     ) -> Tensor:
-        self._check_tokens(tokens)
+        check_tokens(tokens, self.config)
         count = tokens.shape[1]
         if cache is None:
             if rows is not None:
                 raise ValueError("rows was given without a cache; it names slots of a cache")
-            self._check_context(count, 0)
+            check_context(count, 0, self.config)
             positions = torch.arange(count, device=tokens.device).expand(tokens.shape)
             return self._run(tokens, Step(positions[:, 0], positions, count, None, rowwise=False), last)
-        rows = self._check_rows(tokens, cache, rows)
+        rows = check_rows(tokens, cache, rows)
         held = int(cache.lengths[rows].max())
-        self._check_context(held + count, held)
+        check_context(held + count, held, self.config)
         cache.grow(held + count)
         with torch.no_grad():
             if not self._invariant(tokens.device) or count <= DECODE_TOKENS:
@@ -257,48 +268,31 @@ class Transformer(nn.Module):
 
     def _run(self, tokens: Tensor, step: Step, last: bool, outputs: list[int] | None = None) -> Tensor:
         x = self.embedding(tokens)
+        if self.embedding_scale is not None:
+            x = x * self.embedding_scale
         if self.position_embedding is not None:
             x = x + self.position_embedding(step.positions)
         else:
-            step.rotary = self.rope_cos[step.positions].unsqueeze(2), self.rope_sin[step.positions].unsqueeze(2)
+            step.rotary = self._rotary(step.positions)
         for block in self.blocks:
             x = block(x, step)
         if outputs is not None:
             x = x[outputs]
         x = self.norm(x[:, -1:] if last else x)
-        return step.project(x, self.embedding.weight if self.head is None else self.head.weight)
+        logits = step.project(x, self.embedding.weight if self.head is None else self.head.weight)
+        return logits if self.config.logit_cap is None else step.activate(self._cap, logits)
 
-    def _check_tokens(self, tokens: Tensor) -> None:
-        if tokens.dtype != torch.int64 or tokens.ndim != 2 or not tokens.numel():
-            raise ValueError(f"tokens is {tokens.dtype} {list(tokens.shape)}; it must be int64 [B >= 1, T >= 1]")
-        if tokens.device.type == "cpu":  # elsewhere this would wait for the device
-            least, most = int(tokens.min()), int(tokens.max())
-            if least < 0 or most >= self.config.vocab_size:
-                raise ValueError(
-                    f"tokens has ids from {least} to {most}; they must be from 0 to {self.config.vocab_size - 1}"
-                )
+    def _rotary(self, positions: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The cosines and sines at `positions` [B, T], by config.rotary_set."""
+        main = self.rope_cos[positions].unsqueeze(2), self.rope_sin[positions].unsqueeze(2)
+        if self.config.sliding_rope_theta is None:
+            return (main,)
+        return main, (self.sliding_rope_cos[positions].unsqueeze(2), self.sliding_rope_sin[positions].unsqueeze(2))
 
-    def _check_context(self, length: int, held: int) -> None:
-        if length > self.config.max_positions:
-            before = f", {held} of them in the cache" if held else ""
-            raise ValueError(
-                f"tokens make a context of {length} tokens{before}; "
-                f"the model allows at most config.max_positions = {self.config.max_positions}"
-            )
-
-    def _check_rows(self, tokens: Tensor, cache: KVCache, rows: Tensor | None) -> Tensor:
-        batch = tokens.shape[0]
-        if rows is None:
-            if batch > cache.slots:
-                raise ValueError(f"tokens has {batch} rows; the cache has {cache.slots} slots")
-            return torch.arange(batch)
-        rows = rows.cpu()
-        if rows.dtype != torch.int64 or rows.shape != (batch,):
-            raise ValueError(f"rows is {rows.dtype} {list(rows.shape)}; it must be int64 [{batch}], as tokens")
-        named = rows.tolist()
-        if len(set(named)) < batch or min(named) < 0 or max(named) >= cache.slots:
-            raise ValueError(f"rows is {named}; it must be different slots between 0 and {cache.slots - 1}")
-        return rows
+    def _cap(self, logits: Tensor) -> Tensor:
+        cap = self.config.logit_cap
+        assert cap is not None
+        return torch.tanh(logits / cap) * cap
 
 
 def _initialise(module: nn.Module) -> None:

@@ -6,7 +6,9 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -33,69 +35,92 @@ class Checkpoint:
 
 
 def load(
-    name_or_path: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    name_or_path: str | Path,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> Checkpoint:
-    """Read a checkpoint of the Llama, Mistral, Qwen2, Qwen3 or GPT-2 family, its weights as `dtype` on `device`.
+    """Read a checkpoint of a supported family, its weights as `dtype` on `device`.
 
     name_or_path: "tiny-target" or "tiny-draft" (in the package, also where a folder has that name), a folder with
-    config.json, safetensors and tokenizer.json, or `owner/name` on the Hugging Face hub. Code and pickles in a
-    checkpoint are never run. Raises CheckpointError where anything is missing, broken, unknown or not supported;
-    warns about unknown config entries.
+    config.json, safetensors and tokenizer.json, or `owner/name` on the Hugging Face hub. dtype: float32, float16,
+    bfloat16, float64, or "auto", the one that the checkpoint stores its embedding in. Code and pickles in a
+    checkpoint are never run. Beside the weights, at most one of its tensors is in memory, there and on the host.
+    Raises CheckpointError where anything is missing, broken, unknown or not supported; warns about unknown config
+    entries. The families: `warpdraw.model.families.FAMILIES`.
 
     >>> checkpoint = load("tiny-target")
     >>> tokens = torch.tensor([checkpoint.tokenizer.encode("The sky is")])
     >>> checkpoint.model(tokens).shape[-1] == checkpoint.config.vocab_size
     True
     """
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        raise ValueError(f"dtype is {dtype}; it must be torch.float32, float16, bfloat16 or float64")
+    if dtype not in ("auto", torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        raise ValueError(f"dtype is {dtype}; it must be torch.float32, float16, bfloat16, float64 or 'auto'")
     folder = locate(name_or_path)
     fields = read_json(folder / "config.json")
     config, family = read_config(fields)
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    reader = _Reader(folder, family, config)
+    if dtype == "auto":
+        dtype = reader.dtype
     with torch.device("meta"):
         model = Transformer(config)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    # Never parts of the mapped file: whoever writes that file anew would change or end the running model.
     state = {name: torch.empty(shape, dtype=dtype, device=device) for name, shape in shapes.items()}
-    _fill(state, folder, family, config)
+    reader.fill(state)
     model.load_state_dict(state, assign=True)
     return Checkpoint(model.to(device, dtype).eval(), tokenizer, config, _eos_ids(folder, fields, config), folder)
 
 
-def _fill(state: dict[str, torch.Tensor], folder: Path, family: Family, config: ModelConfig) -> None:
-    """Fill our parameters from the parts of them that the checkpoint stores."""
-    files = TensorFiles(folder)
-    parts = family.parts(config)
-    stored = _stored_names(files.names, parts, family, folder)
-    for part in parts:
-        target = state[part.parameter][part.start : part.start + part.rows]
-        expected = list(target.t().shape if part.transposed else target.shape)
-        name = stored.pop(part.name)
-        if files.shape(name) != expected:
-            raise CheckpointError(f"{folder}: {name} is {files.shape(name)}; config.json makes it {expected}")
-        tensor = files.read(name)
-        target.copy_(tensor.t() if part.transposed else tensor)
-    for name in stored.values():  # the copy of a tied head
-        if not torch.equal(files.read(name).to(state["embedding.weight"]), state["embedding.weight"]):
-            raise CheckpointError(f"{folder}: {name} differs from the embedding, but config.json ties the two")
+class _Reader:
+    """What a folder stores of each part of our parameters.
+
+    Raises CheckpointError for tensors that are missing or left over, or of another shape than the config's.
+    """
+
+    def __init__(self, folder: Path, family: Family, config: ModelConfig) -> None:
+        self._folder, self._head = folder, family.head
+        self._files = TensorFiles(folder)
+        self._parts = family.parts(config)
+        self._names = _stored_names(self._files.names, self._parts, family, folder)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._files.dtype(self._names[self._parts[0].name])
+
+    def fill(self, state: dict[str, torch.Tensor]) -> None:
+        """Fill our parameters from the parts of them that the checkpoint stores, one tensor after the other."""
+        device = state["embedding.weight"].device
+        for part in self._parts:
+            target = state[part.parameter][part.start : part.start + part.rows]
+            expected = list(target.t().shape if part.transposed else target.shape)
+            name = self._names[part.name]
+            if self._files.shape(name) != expected:
+                raise CheckpointError(
+                    f"{self._folder}: {name} is {self._files.shape(name)}; config.json makes it {expected}"
+                )
+            part.copy(self._files.read(name, device), target)
+        copy = self._names.get(self._head)
+        if copy is not None and "head.weight" not in state:
+            embedding = state["embedding.weight"]
+            if not torch.equal(self._files.read(copy, device).to(embedding), embedding):
+                raise CheckpointError(
+                    f"{self._folder}: {copy} differs from the embedding, but config.json ties the two"
+                )
 
 
 def _stored_names(names: set[str], parts: list[Part], family: Family, folder: Path) -> dict[str, str]:
-    """The checkpoint's name of each part, which may lack the family's prefix.
-
-    Raises CheckpointError for tensors that are missing or left over.
-    """
+    """The checkpoint's name of each part, which may lack the family's prefix, and of the head."""
     wanted = {part.name for part in parts}
-    prefixed = any(name.startswith(family.prefix) for name in names)
-    stored = {name if prefixed or name == "lm_head.weight" else family.prefix + name: name for name in names}
+    heads = {family.head, "lm_head.weight"}
+    prefix = "" if any(name.startswith(family.prefix) for name in names) else family.prefix
+    stored = {family.head if name in heads else prefix + name: name for name in names}
     if missing := sorted(wanted - set(stored)):
         raise CheckpointError(f"{folder}: tensors missing: {_some(missing)}")
-    unexpected = sorted(
-        name for name in set(stored) - wanted - {"lm_head.weight"} if not name.endswith(family.constants)
-    )
+    unexpected = sorted(name for name in set(stored) - wanted - heads if not name.endswith(family.constants))
     if unexpected:
         raise CheckpointError(f"{folder}: tensors that config.json has no place for: {_some(unexpected)}")
-    return {name: theirs for name, theirs in stored.items() if name in wanted or name == "lm_head.weight"}
+    return stored
 
 
 def _some(names: list[str]) -> str:
@@ -152,19 +177,23 @@ def save(
     tokenizer.save(folder / "tokenizer.json")
 
 
+# What may differ among Llama checkpoints; everything else has to be what a ModelConfig is by default.
+_LLAMA_ENTRIES = {
+    *("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "head_dim", "mlp_size", "max_positions", "norm_eps"),
+    *("rope_theta", "rope_scaling", "qkv_bias", "output_bias", "mlp_bias", "sliding_layers", "tied"),
+}
+
+
 def _check_llama(config: ModelConfig) -> None:
-    needed = {
-        "norm": "rms",
-        "positions": "rotary",
-        "mlp": "gated",
-        "activation": "silu",
-        "qk_norm": False,
-        "sliding_window": None,
-        "output_bias": config.qkv_bias,
-    }
+    needed = {field.name: field.default for field in fields_of(config) if field.name not in _LLAMA_ENTRIES}
+    needed |= {"output_bias": config.qkv_bias, "rotary_size": config.head_dim}
     for name, value in needed.items():
         if getattr(config, name) != value:
             raise ValueError(f"config.{name} is {getattr(config, name)!r}; a Llama checkpoint needs {value!r}")
+    if config.rope_scaling is not None and config.rope_scaling.kind not in ("linear", "llama3"):
+        raise ValueError(
+            f"config.rope_scaling is {config.rope_scaling.kind}; for Llama only linear and llama3 are written"
+        )
     if config.hidden_size % config.heads:
         raise ValueError(f"config.heads is {config.heads}; for Llama it must divide hidden_size {config.hidden_size}")
 
