@@ -6,6 +6,7 @@ from .history import TokenHistory
 from .model import Checkpoint, CheckpointError, load
 from .ops import filter_logits, filter_probs, kept_csr, log_softmax, sample, softmax, verify
 from .sampler import Sampler
+from .tracing import Trace, trace
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ __all__ = [
     "SamplingParams",
     "Speculation",
     "TokenHistory",
+    "Trace",
     "backends",
     "filter_logits",
     "filter_probs",
@@ -32,6 +34,7 @@ __all__ = [
     "sample",
     "softmax",
     "stream",
+    "trace",
     "use",
     "verify",
 ]
