@@ -16,7 +16,7 @@ from ..tracing.trace import trace as follow
 from . import options
 from .device import device as device_of
 from .terminal import json_text, progress, stderr, stdout
-from .trace_output import trace_lines
+from .trace_output import spelled, trace_lines
 from .values import count, integer
 
 EXAMPLES = """Examples:
@@ -78,14 +78,13 @@ def trace(
 ) -> None:
     """Show what a model makes of TEXT, and what becomes of that.
 
-    Tokens and their ids, the shapes in the model, where a head looks, the distribution of the next token, and what
-    strategies keep and draw of it.
+    Its tokens, the shapes in the model, where a head looks, the distribution of the next token, and what is drawn.
     """
     place = device_of(device)
     if threads is not None:
         torch.set_num_threads(threads)
     SamplingParams(seed=seed)
-    strategies = STRATEGIES if strategy is None else {_spelled(arguments): arguments for arguments in strategy}
+    strategies = STRATEGIES if strategy is None else {spelled(arguments): arguments for arguments in strategy}
     checkpoint = weights.load(model, device=place)
     with progress(1, "tracing"):
         traced = follow(
@@ -99,7 +98,3 @@ def trace(
         return
     console = stdout()
     console.print(*trace_lines(traced, unicode=console.encoding.lower().startswith("utf")), sep="\n")
-
-
-def _spelled(arguments: dict[str, float]) -> str:
-    return ",".join(f"{name}={number:g}" for name, number in arguments.items())

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 from rich.cells import cell_len
 from rich.text import Text
 
-from ..tracing.records import Stage, StrategyDraw, Trace
+from ..tracing.records import Stage, StrategyDraw, Trace, shortened
 from .explain import bar
 
 # A table of attention with more tokens would not fit a terminal; a text may have hundreds.
 TABLE_TOKENS = 24
-LISTED_TOKENS = 48
 LISTED_LAYERS = 12
 # Weights from these on, in a shade each.
 STEPS = (0.0, 0.05, 0.25, 0.5, 0.75)
@@ -28,7 +27,7 @@ def trace_lines(trace: Trace, unicode: bool = True) -> list[Text]:
     """All parts of a trace, with an empty line between two."""
 
     def name(text: str) -> str:
-        return json.dumps(text, ensure_ascii=not unicode)
+        return shortened(json.dumps(text, ensure_ascii=not unicode))
 
     parts = (
         _tokens(trace, name),
@@ -47,7 +46,7 @@ def trace_lines(trace: Trace, unicode: bool = True) -> list[Text]:
 def _tokens(trace: Trace, name: Name) -> Iterator[Text]:
     yield _title(f"tokens ({len(trace.tokens)})")
     names = _columns([name(token.text) for token in trace.tokens])
-    hidden = len(trace.tokens) - LISTED_TOKENS
+    hidden = len(trace.tokens) - TABLE_TOKENS
     for index, (token, text) in enumerate(zip(trace.tokens, names, strict=True)):
         if index >= hidden:
             yield Text(f"  {index:>4}  {text}  {token.id:>7}")
@@ -157,8 +156,15 @@ def _cell(strategy: StrategyDraw, row: int) -> tuple[str, str]:
 
 
 def _label(strategy: StrategyDraw) -> str:
-    spelled = ",".join(f"{name}={number}" for name, number in strategy.arguments.items())
-    return spelled if strategy.name == spelled else f"{strategy.name}: {spelled}"
+    arguments = spelled(strategy.arguments)
+    return arguments if strategy.name == arguments else f"{strategy.name}: {arguments}"
+
+
+def spelled(arguments: Mapping[str, float | str]) -> str:
+    """The arguments of a strategy as --strategy takes them."""
+    return ",".join(
+        f"{name}={value if isinstance(value, str) else format(value, '.9g')}" for name, value in arguments.items()
+    )
 
 
 def _title(text: str) -> Text:

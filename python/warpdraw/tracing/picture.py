@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from pathlib import Path
 
-from .records import Trace
+from .records import Trace, shortened
 
 # Beyond that a label is smaller than its row.
 MOST_TOKENS = 128
@@ -33,8 +34,10 @@ def save_picture(trace: Trace, path: str | Path) -> None:
     side = 2.5 + INCHES_PER_TOKEN * count
     figure = Figure(figsize=(side + 1, side), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(trace.attention.weights, cmap="viridis", vmin=0, vmax=1)
-    labels = [json.dumps(token.text, ensure_ascii=False) for token in trace.tokens]
+    # What stands after a token is not looked at by rule; it stays white, apart from what is looked at little.
+    weights = [[*row[: at + 1], *(count - at - 1) * (math.nan,)] for at, row in enumerate(trace.attention.weights)]
+    image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1)
+    labels = [shortened(json.dumps(token.text, ensure_ascii=False)) for token in trace.tokens]
     axes.set_xticks(range(count), labels, rotation=90, parse_math=False)
     axes.set_yticks(range(count), labels, parse_math=False)
     axes.set_xlabel("looked at")

@@ -110,3 +110,12 @@ class Trace:
     top: tuple[TokenScore, ...]
     rest: float
     strategies: tuple[StrategyDraw, ...]
+
+
+def shortened(name: str, most: int = 28) -> str:
+    """A label for a table or a picture: some vocabularies have tokens of a hundred spaces.
+
+    >>> shortened("a" * 30, most=8)
+    'aaaaa...'
+    """
+    return name if len(name) <= most else name[: most - 3] + "..."
