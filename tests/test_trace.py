@@ -336,7 +336,7 @@ def test_the_picture_is_a_png_that_grows_with_the_text(run, tmp_path):
     for text in ("a", SKY, "The $sky$ _is_ \u5929 " * 4):
         path = tmp_path / "attention.png"
         code, _, err = run("trace", text, "--picture", str(path))
-        assert (code, len(err.splitlines())) == (0, 1)
+        assert (code, err) == (0, "")
         content = path.read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
         width, height = struct.unpack(">II", content[16:24])
@@ -368,6 +368,23 @@ def test_blocks_alike_are_shown_once(zoo):
     finally:
         ours.model.blocks[1].mlp.down.bias = None
     assert [line for line in lines if line.startswith("block ")][:3] == ["block 0", "block 1", "block 2"]
+
+
+def test_the_layers_say_who_else_leads(zoo):
+    traced = trace(zoo("llama-gqa")[0], "abcdef")
+    lines = [line.plain for line in trace_lines(traced)]
+    begin = lines.index("the leading token, if the model ended after")
+    shown = lines[begin + 1 : lines.index("", begin)]
+    assert len(shown) == len(traced.layers) == 3
+    assert [", behind" in line for line in shown] == [view.id != traced.top[0].id for view in traced.layers]
+    assert ", behind" in shown[0]
+    assert ", behind" not in shown[-1]
+    deep = dataclasses.replace(
+        traced, layers=tuple(dataclasses.replace(traced.layers[-1], blocks=i + 1) for i in range(80))
+    )
+    listed = [line.plain for line in trace_lines(deep) if line.plain.startswith("  block ")]
+    assert len(listed) <= 12
+    assert listed[-1].startswith("  block 79 ")
 
 
 def test_shades_follow_the_weights(target):

@@ -92,7 +92,8 @@ def trace(
         )
     if picture is not None:
         save_picture(traced, picture)
-        stderr().print(f"attention of block {traced.attention.layer}, head {traced.attention.head}: {picture}")
+        if stderr().is_terminal:
+            stderr().print(f"{picture}: block {traced.attention.layer}, head {traced.attention.head}", style="dim")
     if as_json:
         print(json_text({"model": model, **dataclasses.asdict(traced)}, indent=2))
         return

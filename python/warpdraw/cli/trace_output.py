@@ -111,13 +111,14 @@ def _shade(weight: float, shades: tuple[str, ...]) -> str:
 
 
 def _layers(trace: Trace, name: Name) -> Iterator[Text]:
-    yield _title("if the model ended after")
+    yield _title("the leading token, if the model ended after")
     step = -(-len(trace.layers) // LISTED_LAYERS)
-    shown = trace.layers[::-1][::step][::-1]
     leading = name(trace.top[0].text)
-    for view in shown:
-        leads = f"{name(view.text)} {view.probability:.1%}"
-        yield Text(f"  block {view.blocks - 1:<4}  {leading} {view.leading_probability:6.1%}, leading: {leads}")
+    for view in trace.layers[::-1][::step][::-1]:
+        line = Text(f"  block {view.blocks - 1:<4}  {leading} {view.leading_probability:6.1%}")
+        if view.id != trace.top[0].id:
+            line.append(f", behind {name(view.text)} {view.probability:.1%}", style="dim")
+        yield line
 
 
 def _distribution(trace: Trace, name: Name, unicode: bool) -> Iterator[Text]:
