@@ -68,6 +68,7 @@ def test_attention_is_that_of_transformers_and_reproduces_the_output(zoo, name):
         torch.testing.assert_close(found, gold, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(found.sum(-1), torch.ones(found.shape[:3]))
         assert not found.triu(1).any()
+        torch.testing.assert_close(each.weights(first=9), found[:, :, 9:])
         values = each.value.repeat_interleave(ours.config.heads // ours.config.kv_heads, dim=2)
         torch.testing.assert_close(torch.einsum("bhts,bshd->bthd", found, values), each.mixed, atol=1e-5, rtol=1e-4)
 

@@ -26,18 +26,20 @@ class Attended:
     key: Tensor
     value: Tensor
     mixed: Tensor
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor]  # the model's own function of query, key and value
+    positions: Tensor  # [B, T]
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # the model's own, of query, key, value and positions
 
-    def weights(self) -> Tensor:
-        """How much each head mixes in of each token, [B, H, T, T] in the model's dtype; the last dimension sums to 1.
+    def weights(self, first: int = 0) -> Tensor:
+        """How much each head mixes in of each token, for the tokens from `first` on: [B, H, T - first, T].
 
-        The model's attention computes them: whatever it does to query and key, scale, mask or cap, is in them.
+        In the model's dtype; the last dimension sums to 1. The model's attention computes them: whatever it does to
+        query and key, scale, mask or cap, is in them.
         """
         # mixed = W v is linear in v, so that the attention of one-hot values, v = I, is W itself
         batch, count, kv_heads, _ = self.key.shape
         one_hot = torch.eye(count, dtype=self.value.dtype, device=self.value.device)
         values = one_hot[None, :, None].expand(batch, count, kv_heads, count)
-        return self.attend(self.query, self.key, values).transpose(1, 2)
+        return self.attend(self.query[:, first:], self.key, values, self.positions[:, first:]).transpose(1, 2)
 
 
 @contextmanager
@@ -53,9 +55,9 @@ def attention_watched(model: Transformer, saw: Callable[[Attended], None]) -> It
 def _watched(layer: int, attention: Attention, saw: Callable[[Attended], None]) -> Iterator[None]:
     original = attention._attend
 
-    def watched(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> Tensor:
-        mixed = original(query, key, value, *others)
-        saw(Attended(layer, query, key, value, mixed, lambda q, k, v: original(q, k, v, *others)))
+    def watched(query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Tensor:
+        mixed = original(query, key, value, positions)
+        saw(Attended(layer, query, key, value, mixed, positions, original))
         return mixed
 
     # The function of this one object gives way, not that of the class: other models are not watched.

@@ -33,11 +33,13 @@ def record(model: Transformer, ids: list[int], layer: int | None = None, head: i
         stages.add_attention(attended, attention)
         view.look(attended)
 
-    with torch.no_grad(), attention_watched(model, saw_attention), outputs_watched(model, stages.add_output):
-        logits = model(tokens, last=True)
-    head_size = 0 if model.head is None else model.head.weight.numel()
+    with torch.no_grad():
+        with attention_watched(model, saw_attention), outputs_watched(model, stages.add_output):
+            logits = model(tokens, last=True)
+        attention = view.found()
+    head_size = 0 if model.head is None else sum(parameter.numel() for parameter in model.head.parameters())
     stages.add("head" if head_size else "head, tied to the embedding", None, logits, head_size)
-    return Recorded(tuple(stages.stages), view.found(), stages.hidden)
+    return Recorded(tuple(stages.stages), attention, stages.hidden)
 
 
 class Stages:
@@ -75,19 +77,19 @@ class SharpestView:
 
     def __init__(self, layer: int | None, head: int | None) -> None:
         self._layer, self._head = layer, head
-        self._best: tuple[float, int, int, Tensor] | None = None
+        self._best: tuple[float, int, Attended] | None = None
 
     def look(self, attended: Attended) -> None:
         if self._layer is not None and attended.layer != self._layer:
             return
-        weights = attended.weights()[0].float().cpu()
-        for head in range(len(weights)) if self._head is None else (self._head,):
-            between = weights[head, -1, 1:-1]
-            sharpness = float(between.max()) if len(between) else 0.0
-            if self._best is None or sharpness > self._best[0]:
-                self._best = sharpness, attended.layer, head, weights[head]
+        between = attended.weights(first=attended.query.shape[1] - 1)[0, :, 0, 1:-1].float()
+        sharpness = between.amax(-1).tolist() if between.numel() else [0.0] * len(between)
+        for head in range(len(between)) if self._head is None else (self._head,):
+            if self._best is None or sharpness[head] > self._best[0]:
+                self._best = sharpness[head], head, attended
 
     def found(self) -> HeadAttention:
         assert self._best is not None
-        _, layer, head, weights = self._best
-        return HeadAttention(layer, head, tuple(tuple(row) for row in weights.tolist()))
+        _, head, attended = self._best
+        weights = attended.weights()[0, head].float().tolist()
+        return HeadAttention(attended.layer, head, tuple(map(tuple, weights)))
