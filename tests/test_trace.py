@@ -282,6 +282,10 @@ def test_strategies_that_draw_other_tokens_show_each_others(target):
         (["trace", "a", "--picture", "/nowhere/at/all.png"], "No such file or directory"),
         (["trace", "The sky " * 70, "--picture", "a.png"], "picture: expected a text of at most 128 tokens, got 142"),
         (["trace", "a", "--device", "tpu"], "device: expected cpu, cuda or cuda:N, got 'tpu'"),
+        (
+            ["trace", "a", "--only", "heads"],
+            "only: expected one of tokens, shapes, attention, layers, next, strategies",
+        ),
         (["trace"], "TEXT"),
     ],
 )
@@ -406,6 +410,14 @@ def test_nothing_but_text_where_there_is_no_terminal(run):
     assert (code, err) == (0, "")
     assert "\x1b" not in out
     assert run("trace", "The sky is")[1] == out
+
+
+def test_only_some_parts(run):
+    whole = run("trace", "The sky is")[1].split("\n\n")
+    assert len(whole) == 7  # the strategies are two tables
+    _, some, _ = run("trace", "The sky is", "--only", "next", "--only", "tokens")
+    assert some.rstrip("\n").split("\n\n") == [whole[0], whole[4]]
+    assert run("trace", "The sky is", "--only", "strategies")[1] == "\n\n".join(whole[5:])
 
 
 def test_the_options_for_strategies(run):

@@ -16,7 +16,7 @@ from ..tracing.trace import trace as follow
 from . import options
 from .device import device as device_of
 from .terminal import json_text, progress, stderr, stdout
-from .trace_output import spelled, trace_lines
+from .trace_output import PARTS, spelled, trace_lines
 from .values import count, integer
 
 EXAMPLES = """Examples:
@@ -72,6 +72,9 @@ def trace(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draws.", parser=integer)] = 0,
     picture: Annotated[str | None, typer.Option(help="Write the attention as a picture.", metavar="FILE.png")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Print this part alone (repeat): {', '.join(PARTS)}.", metavar="PART")
+    ] = None,
     as_json: options.AsJson = False,
     device: options.Device = "cpu",
     threads: options.Threads = None,
@@ -80,6 +83,9 @@ def trace(
 
     Its tokens, the shapes in the model, where a head looks, the distribution of the next token, and what is drawn.
     """
+    for part in only or ():
+        if part not in PARTS:
+            raise ValueError(f"only: expected one of {', '.join(PARTS)}, got {part!r}")
     place = device_of(device)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -98,4 +104,5 @@ def trace(
         print(json_text({"model": model, **dataclasses.asdict(traced)}, indent=2))
         return
     console = stdout()
-    console.print(*trace_lines(traced, unicode=console.encoding.lower().startswith("utf")), sep="\n")
+    unicode = console.encoding.lower().startswith("utf")
+    console.print(*trace_lines(traced, unicode, PARTS if only is None else only), sep="\n")

@@ -23,23 +23,27 @@ SHADES, ASCII_SHADES = ("·", "░", "▒", "▓", "█"), (".", "-", "+", "*", 
 Name = Callable[[str], str]
 
 
-def trace_lines(trace: Trace, unicode: bool = True) -> list[Text]:
-    """All parts of a trace, with an empty line between two."""
+PARTS = ("tokens", "shapes", "attention", "layers", "next", "strategies")
+
+
+def trace_lines(trace: Trace, unicode: bool = True, parts: Sequence[str] = PARTS) -> list[Text]:
+    """Parts of a trace, in their order, with an empty line between two."""
 
     def name(text: str) -> str:
         return shortened(json.dumps(text, ensure_ascii=not unicode))
 
-    parts = (
-        _tokens(trace, name),
-        _shapes(trace.stages),
-        _attention(trace, name, SHADES if unicode else ASCII_SHADES),
-        _layers(trace, name),
-        _distribution(trace, name, unicode),
-        _strategies(trace, name),
-    )
+    lines_of: dict[str, Callable[[], Iterator[Text]]] = {
+        "tokens": lambda: _tokens(trace, name),
+        "shapes": lambda: _shapes(trace.stages),
+        "attention": lambda: _attention(trace, name, SHADES if unicode else ASCII_SHADES),
+        "layers": lambda: _layers(trace, name),
+        "next": lambda: _distribution(trace, name, unicode),
+        "strategies": lambda: _strategies(trace, name),
+    }
     lines: list[Text] = []
-    for part in parts:
-        lines += [*part, Text()]
+    for part in PARTS:
+        if part in parts:
+            lines += [*lines_of[part](), Text()]
     return lines[:-1]
 
 
