@@ -277,6 +277,8 @@ def test_strategies_that_draw_other_tokens_show_each_others(target):
         (["trace", "a", "--strategy", "top_k"], "got 'top_k'"),
         (["trace", "a", "--strategy", "top_k=1.5"], "got 'top_k=1.5'"),
         (["trace", "a", "--strategy", "repetition_penalty=2"], "got 'repetition_penalty=2'"),
+        (["trace", "a", "--strategy", "top_k=1,top_k=2"], "expected each NAME once, got 'top_k=1,top_k=2'"),
+        (["trace", "a", "--strategy", "temperature=nan"], "temperature: expected a number in"),
         (["trace", "a", "--strategy", "top_p=2"], "top_p: expected a number in [0, 1], got 2.0"),
         (["trace", "a", "--picture", "attention.svg"], "picture: expected a file name that ends in .png"),
         (["trace", "a", "--picture", "/nowhere/at/all.png"], "No such file or directory"),
@@ -305,6 +307,8 @@ def test_bad_arguments_in_python(target):
         trace(target, "a", strategies={"bad": {"top_p": 2.0}})
     with pytest.raises(TypeError, match="top_q"):
         trace(target, "a", strategies={"bad": {"top_q": 2.0}})
+    with pytest.raises(ValueError, match="strategies: expected at least one, got none"):
+        trace(target, "a", strategies={})
     model = small_model(context=2000)
     with pytest.raises(ValueError, match="text: expected at most 1024 tokens, got 1025"):
         trace(model, "a" * 1025)

@@ -38,6 +38,8 @@ def _strategy(text: str) -> dict[str, float]:
     arguments: dict[str, float] = {}
     for pair in text.split(","):
         name, _, number = pair.partition("=")
+        if name in arguments:
+            raise typer.BadParameter(f"expected each NAME once, got {text!r}")
         try:
             arguments[name] = _ARGUMENTS[name](number)
         except (KeyError, ValueError):

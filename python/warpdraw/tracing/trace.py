@@ -61,6 +61,8 @@ def trace(
     for name, value, count in (("layer", layer, model.config.layers), ("head", head, model.config.heads)):
         if value is not None:
             _check_integer(name, value, 0, count - 1)
+    if not strategies:
+        raise ValueError("strategies: expected at least one, got none")
     ids = _ids(model, text)
     name_of = model.tokenizer.token_text
     recorded = record(model.model, ids, layer, head)
