@@ -3,9 +3,11 @@
 import dataclasses
 import doctest
 import importlib
+import io
 import pkgutil
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,10 @@ def folder_of(tmp_path_factory):
 @pytest.mark.parametrize(("page", "command", "printed"), [(page, *each) for page in PAGES for each in commands(page)])
 def test_a_command_of_a_page_prints_what_it_says(page, command, printed, capsys, monkeypatch, folder_of):
     monkeypatch.chdir(folder_of[page])
+    before, _, command = command.rpartition(" | ")
+    if before:
+        piped = subprocess.run(before, shell=True, capture_output=True, encoding="utf-8", check=True).stdout
+        monkeypatch.setattr("sys.stdin", io.StringIO(piped))
     program, *arguments = shlex.split(command)
     assert (program, main(arguments)) == ("warpdraw", 0)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]

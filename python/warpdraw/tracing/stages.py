@@ -54,7 +54,7 @@ class Stages:
         self.stages.append(Stage(name, block, tuple(out.shape), dtype, parameters))
 
     def add_attention(self, attended: Attended, attention: Attention) -> None:
-        """Queries, keys and values, each with its rows of the packed projection, and the weights."""
+        """Queries, keys and values, each with its rows of the packed projection."""
         size = attention.qkv.in_features + (attention.qkv.bias is not None)
         for name, part in (("queries", attended.query), ("keys", attended.key), ("values", attended.value)):
             self.add(name, attended.layer, part, part.shape[2] * part.shape[3] * size)
