@@ -3,9 +3,11 @@
 import dataclasses
 import doctest
 import importlib
+import io
 import pkgutil
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,11 @@ import warpdraw
 from warpdraw.cli.main import main
 from warpdraw.op import OPS
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "generation.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = {
+    path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted([*DOCS.glob("*.md"), *DOCS.glob("tutorial/*.md")])
+}
 
 
 def modules():
@@ -57,36 +63,57 @@ def test_everything_public_is_documented():
         assert thing.__doc__.strip().splitlines()[0].strip().endswith("."), name
 
 
-def blocks(language):
-    """The code of the guide in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
+def blocks(page, language):
+    """The code of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGES[page], flags=re.MULTILINE | re.DOTALL)
 
 
-def commands():
-    """The commands of the guide, and what it says that each prints."""
-    sessions = [block.removeprefix("$ ").split("\n$ ") for block in blocks("console")]
+def commands(page):
+    """The commands of a page, and what it says that each prints."""
+    sessions = [block.removeprefix("$ ").split("\n$ ") for block in blocks(page, "console")]
     return [session.partition("\n")[::2] for sessions_of_block in sessions for session in sessions_of_block]
 
 
-@pytest.mark.parametrize(("command", "printed"), commands())
-def test_a_command_of_the_guide_prints_what_it_says(command, printed, capsys):
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """A folder for each page, in which its commands run: what one writes the next may read."""
+    return {page: tmp_path_factory.mktemp("page") for page in PAGES}
+
+
+@pytest.mark.parametrize(("page", "command", "printed"), [(page, *each) for page in PAGES for each in commands(page)])
+def test_a_command_of_a_page_prints_what_it_says(page, command, printed, capsys, monkeypatch, folder_of):
+    monkeypatch.chdir(folder_of[page])
+    before, _, command = command.rpartition(" | ")
+    if before:
+        piped = subprocess.run(before, shell=True, capture_output=True, encoding="utf-8", check=True).stdout
+        monkeypatch.setattr("sys.stdin", io.StringIO(piped))
     program, *arguments = shlex.split(command)
     assert (program, main(arguments)) == ("warpdraw", 0)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert "\n".join(lines).rstrip("\n") == printed.rstrip("\n")
 
 
-def test_the_python_of_the_guide_prints_what_it_says():
-    session = "\n".join(block for block in blocks("python") if block.startswith(">>>"))
-    test = doctest.DocTestParser().get_doctest(session, {}, "generation.md", None, None)
+def session_of(page):
+    return "\n".join(block for block in blocks(page, "python") if block.startswith(">>>"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if session_of(page)])
+def test_the_python_of_a_page_prints_what_it_says(page, monkeypatch, folder_of):
+    monkeypatch.chdir(folder_of[page])
+    test = doctest.DocTestParser().get_doctest(session_of(page), {}, page, None, None)
     output = []
     assert doctest.DocTestRunner(verbose=False).run(test, out=output.append).failed == 0, "".join(output)
-    assert len(test.examples) > 10
+
+
+def test_the_pages_have_examples():
+    assert len(commands("generation.md")) > 20
+    assert session_of("generation.md").count(">>>") > 10
+    assert commands("trace.md")
 
 
 def test_every_parameter_of_a_request_has_an_example_in_the_guide():
-    options = " ".join(command for command, _ in commands())
-    python = " ".join(blocks("python"))
+    options = " ".join(command for command, _ in commands("generation.md"))
+    python = " ".join(blocks("generation.md", "python"))
     names = {"logit_bias": "bias", "banned_ids": "ban", "allowed_ids": "allow", "dry_breakers": "dry-breaker"}
     for field in dataclasses.fields(warpdraw.SamplingParams):
         option = names.get(field.name, field.name.removesuffix("s") if field.name == "stop_ids" else field.name)

@@ -17,6 +17,7 @@ from .history import TokenHistory
 from .model import Checkpoint, CheckpointError, load
 from .ops import filter_logits, filter_probs, kept_csr, log_softmax, sample, softmax, verify
 from .sampler import Sampler
+from .tracing import Trace, trace
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "SamplingParams",
     "Speculation",
     "TokenHistory",
+    "Trace",
     "backends",
     "filter_logits",
     "filter_probs",
@@ -46,6 +48,7 @@ __all__ = [
     "sample",
     "softmax",
     "stream",
+    "trace",
     "use",
     "verify",
 ]

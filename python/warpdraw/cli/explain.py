@@ -23,7 +23,7 @@ def step_lines(step: Step, unicode: bool = True) -> list[Text]:
     for name, candidate in zip(names, step.candidates, strict=True):
         padded = name + " " * (width - cell_len(name))
         before, after = (
-            f"{_bar(probability, unicode)} {probability:6.1%}"
+            f"{bar(probability, unicode)} {probability:6.1%}"
             for probability in (candidate.probability, candidate.filtered_probability)
         )
         word, style = _fate(candidate)
@@ -32,7 +32,7 @@ def step_lines(step: Step, unicode: bool = True) -> list[Text]:
             Text.assemble(f"  {padded}  {before} {after} ", (word, style), style="" if candidate.kept else "dim")
         )
     if step.rest > 0:
-        lines.append(Text(f"  {'others':<{width}}  {_bar(step.rest, unicode)} {step.rest:6.1%}", style="dim"))
+        lines.append(Text(f"  {'others':<{width}}  {bar(step.rest, unicode)} {step.rest:6.1%}", style="dim"))
     lines.append(Text())
     return lines
 
@@ -43,7 +43,7 @@ def _fate(candidate: Candidate) -> tuple[str, str]:
     return ("kept", "green") if candidate.kept else ("dropped", "red")
 
 
-def _bar(probability: float, unicode: bool) -> str:
+def bar(probability: float, unicode: bool) -> str:
     if not unicode:
         return ("#" * round(probability * BAR)).ljust(BAR)
     whole, eighths = divmod(round(probability * BAR * 8), 8)
