@@ -97,8 +97,8 @@ def train(
     vocabulary: Annotated[
         int | None, _text("vocabulary", "Tokens of the byte-level BPE that is trained on the text.", parser=count)
     ] = None,
-    characters: Annotated[bool | None, _text("characters", "A token for each character instead.", is_flag=True)] = None,
-    lines: Annotated[bool | None, _text("lines", "Each line is a text of its own.", is_flag=True)] = None,
+    characters: Annotated[bool | None, _text("characters", "A token for each character instead.")] = None,
+    lines: Annotated[bool | None, _text("lines", "Each line is a text of its own.")] = None,
     held_out: Annotated[
         float | None, _text("held_out", "Share at the end of the text that only measures.", parser=number)
     ] = None,
