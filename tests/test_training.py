@@ -544,7 +544,15 @@ def test_a_vocabulary_without_the_bytes_is_refused():
 
 def test_names_have_sizes_of_their_own(run):
     assert "error: layers: expected no --layers with the text 'names'" in run("train", "names", "--layers", "2")[2]
-    assert "error: model: expected mlp or transformer, got 'rnn'" in run("train", "names", "--model", "rnn")[2]
+    assert "error: no_plot: expected no --no-plot with the text 'names'" in run("train", "names", "--no-plot")[2]
+
+
+def test_names_are_trained_by_their_own_package(tmp_path, run):
+    pytest.importorskip("warpdraw.names")
+    assert run("train", "names", "--model", "rnn", "--out", str(tmp_path / "out"))[0] == 2
+    code, out, _ = run("train", "names", "--model", "mlp", "--out", str(tmp_path / "out"), "--steps", "2", "--json")
+    assert (code, json.loads(out)["path"]) == (0, str(tmp_path / "out"))
+    assert (tmp_path / "out").is_dir()
 
 
 def test_an_output_folder_that_is_in_use_is_left_alone(tmp_path, text, run):
