@@ -3,11 +3,13 @@
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from dataclasses import replace
 from itertools import chain
@@ -672,5 +674,33 @@ PAGE = Path(__file__).parent.parent / "docs" / "training.md"
 
 
 def commands():
-    blocks = PAGE.read_text(encoding="utf-8").split("```sh\n")[1:]
-    return [line for block in blocks for line in block.split("\n```")[0].replace("\\\n", " ").splitlines() if line]
+    """The commands of the page, with fewer steps."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [re.sub(r"--steps \d+", "--steps 4", line) for line in lines]
+
+
+def test_the_commands_of_the_page_run(tmp_path, run, monkeypatch):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "examples").symlink_to(PAGE.parent.parent / "examples")
+    monkeypatch.chdir(tmp_path)
+    warnings.simplefilter("ignore")  # the program prints warnings
+    for line in commands():
+        program, *arguments = shlex.split(line.partition(" > ")[0])
+        if program == "warpdraw":
+            code, _, err = run(*arguments)
+            assert code == 0, (line, err)
+        else:
+            line = line.replace("python", sys.executable, 1)
+            subprocess.run(line.replace("60000", "2000"), shell=True, check=True)
+    assert {"sky", "sky-2", "sky-3", "names"} <= {each.name for each in tmp_path.iterdir()}
+    assert State.read(tmp_path / "sky-3").step == 4
+
+
+def test_the_python_of_the_page_runs(tmp_path, monkeypatch):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "sky.txt").write_text(language(2000), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = code.replace("steps=400", "steps=3").replace("1280", "280")
+    exec(re.sub(r"^>>> ", "", code, flags=re.MULTILINE), {})
+    assert weights.load("trained").config.hidden_size == 64

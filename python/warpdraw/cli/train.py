@@ -117,7 +117,8 @@ def train(
     save_every: Annotated[int | None, _way("save_every", "Steps from one save to the next.", parser=count)] = None,
     seed: Annotated[int | None, _way("seed", "Of the first weights and the order of the data.", parser=integer)] = None,
     dtype: Annotated[
-        str | None, _way("dtype", f"Of matrix products: {' or '.join(DTYPES)}. On most CPUs the second is slower.")
+        str | None,
+        _way("dtype", f"Of matrix products: {' or '.join(DTYPES)}, which wide models gain from (GPUs, CPUs with AMX)."),
     ] = None,
     sample: Annotated[
         str | None,
