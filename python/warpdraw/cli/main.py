@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..backends import BackendError
-from . import bench, generate, info, trace
+from . import bench, generate, info, trace, train
 from .terminal import error_line, warning_line
 
 BAD_INPUT = 2
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
 app.command("trace", epilog=trace.EXAMPLES)(trace.trace)
+app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(bench.app, name="bench")
 
