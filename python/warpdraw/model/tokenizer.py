@@ -41,13 +41,16 @@ class Tokenizer:
         """How many tokens there are, special ones included; a model's vocabulary may be padded beyond that."""
         return self.backend.get_vocab_size()
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text` with the special tokens that the tokenizer adds; ValueError for lone surrogates."""
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of `text`, with the special tokens that the tokenizer adds unless `add_special` is False.
+
+        Special tokens that stand in the text are read as such. Raises ValueError for lone surrogates.
+        """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"text is not valid Unicode: {error}") from None
-        return self.backend.encode(text).ids
+        return self.backend.encode(text, add_special_tokens=add_special).ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """The text of `ids` as one sequence; bytes that are not UTF-8, or not complete yet, become U+FFFD.
