@@ -63,9 +63,8 @@ class Chat:
         self._model, self._draft, self._graphs = model, draft, graphs
         self.template = template or ChatTemplate.load(model)
         self.variables = dict(variables or {})
-        self.conversation = conversation or Conversation()
+        self.conversation = Conversation() if conversation is None else conversation
         self.answers: list[Answer] = []  # of this object, in the order they came
-        self._attempt = 0
         self._turn = self.template.turn(self.variables)
         if params is None:
             params = SamplingParams(max_tokens=default_max_tokens(model))
@@ -75,6 +74,17 @@ class Chat:
         self._params = dataclasses.replace(params, seed=seed)
         self.params = self._params
         self.system = self.conversation.system if system is None else system
+
+    @property
+    def conversation(self) -> Conversation:
+        """The messages so far."""
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation) -> None:
+        if not isinstance(conversation, Conversation):
+            raise TypeError(f"conversation: expected a Conversation, got {conversation!r}")
+        self._conversation, self._attempt = conversation, 0
 
     @property
     def params(self) -> SamplingParams:

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Dialogue:
     def __init__(self, chat: Chat, as_json: bool) -> None:
         self._chat, self._as_json = chat, as_json
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        self._failed = False
+        self._failed = self._over = False
         self._dropped = 0
         self._console = stderr()
         self._commands: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -46,17 +47,17 @@ class Dialogue:
             "/save": (self._save, "/save FILE writes the conversation as JSON"),
             "/load": (self._load, "/load FILE goes on with one"),
             "/help": (self._help, "show these lines"),
-            "/quit": (self._help, "end"),
+            "/quit": (self._quit, "end"),
         }
 
     def run(self) -> int:
         """The exit code: 0; of piped input 1 if a line failed, 130 after Ctrl-C."""
         try:
             for line in self._typed() if self.interactive else self._piped():
-                if line.split(maxsplit=1)[:1] == ["/quit"]:
-                    break
                 if line.strip():
                     self._take(line)
+                if self._over:
+                    break
         except KeyboardInterrupt:
             return INTERRUPTED
         return 1 if self._failed and not self.interactive else 0
@@ -66,10 +67,8 @@ class Dialogue:
         self._console.print(text, style="dim" if self._console.is_terminal else "", markup=False)
 
     def _typed(self) -> Iterator[str]:
-        try:
+        with suppress(ImportError):
             import readline  # noqa: F401 (editing and history for input)
-        except ImportError:
-            pass
         while True:
             try:
                 yield input(PROMPT)
@@ -103,6 +102,11 @@ class Dialogue:
         except (ValueError, TypeError, OSError) as error:
             error_line(str(error))
             self._failed = True
+        except KeyboardInterrupt:
+            if not self.interactive:
+                raise
+            print()
+            self.note("stopped")
 
     def _print(self, reply: Reply) -> None:
         dropped = len(reply.prompt.dropped)
@@ -180,7 +184,12 @@ class Dialogue:
         self._chat.conversation = Conversation.load(path)
         self.note(f"{path}: {len(self._chat.conversation)} messages")
 
+    def _quit(self, text: str) -> None:
+        _expect_nothing("/quit", text)
+        self._over = True
+
     def _help(self, text: str) -> None:
+        _expect_nothing("/help", text)
         for name, (_, about) in self._commands.items():
             self.note(f"{name:<9} {about}")
         self.note("A line that begins with // is a message that begins with /. Ctrl-C stops an answer, Ctrl-D ends.")
