@@ -133,7 +133,7 @@ FAILING = {
     "class": ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
     "subscript": ("{{ messages['__class__']() }}", "access to attribute '__class__' of 'list' object is unsafe"),
     "attribute filter": ("{{ (messages | attr('__class__')).x }}", "access to attribute '__class__'"),
-    "format": ("{{ '{0.__class__}'.format(1).x.y }}", "access to attribute '__class__'"),
+    "format": ("{{ '{0.__class__.__mro__}'.format(1) }}", "access to attribute '__class__'"),
     "globals": ("{{ raise_exception.__globals__.x }}", "access to attribute '__globals__'"),
     "method": ("{{ messages.append(1) }}", "access to attribute 'append' of 'list' object is unsafe"),
     "namespace": ("{% set ns = namespace(__a=1) %}", "a namespace holds no name that begins with _, got '__a'"),
