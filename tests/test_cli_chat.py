@@ -326,9 +326,6 @@ def test_a_conversation_on_a_terminal(long_model):
     terminal = Terminal("--model", long_model, *ENDLESS)
     try:
         assert "context 100000; /help lists" in terminal.wait_for("> ")
-        terminal.type("\x03")
-        terminal.wait_for("Ctrl-D or /quit ends")
-        terminal.wait_for("> ")
         terminal.type("/params max_tokens=3\n")
         terminal.wait_for("=3\r\n")
         terminal.wait_for("> ")
