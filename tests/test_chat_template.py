@@ -217,6 +217,8 @@ BROKEN = {
     "syntax": ("{% for x in %}", r"tokenizer_config\.json: not a chat template in line 1: Expected an expression"),
     "open block": ("a\n{% if a %}", r"not a chat template in line 2: Unexpected end of template"),
     "unknown filter": ("{{ 1 | nothing }}", r"not a chat template in line 1: No filter named 'nothing'"),
+    "deep expression": ("{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}", r"not a chat template: RecursionError"),
+    "deep blocks": ("{% for a in b %}" * 60 + "{% endfor %}" * 60, r"not a chat template.*too many statically nested"),
     "number": (7, r"chat_template: expected a text or a list, got 7"),
     "no default": ([{"name": "rag", "template": ""}], r"chat_template: expected one named 'default', got 'rag'"),
     "strange list": (["a"], r"chat_template: expected a list of objects with name and template"),

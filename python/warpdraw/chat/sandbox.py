@@ -28,7 +28,7 @@ MOST_BITS = 4096
 _COUNTED, _SIZED = "warpdraw_counted", "warpdraw_sized"
 
 
-class Excess(Exception):
+class Excess(jinja2.TemplateError):
     """A template that does more than its allowance."""
 
 
