@@ -618,7 +618,7 @@ def test_hub_names_offline_and_online(monkeypatch: pytest.MonkeyPatch, tmp_path:
     asked: dict[str, Any] = {}
     monkeypatch.setattr(hub, "snapshot_download", lambda name, **patterns: asked.update(patterns) or str(tmp_path))
     assert locate("owner/name") == tmp_path
-    assert asked["allow_patterns"] == ["*.json", "*.safetensors"]
+    assert asked["allow_patterns"] == ["*.json", "*.safetensors", "*.jinja"]
 
 
 def test_shipped_names_lie_in_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def _download(name: str) -> Path:
         from huggingface_hub import snapshot_download
 
         # Only the top folder: other formats of the same weights lie below it or are called consolidated.
-        patterns, others = ["*.json", "*.safetensors"], ["*/*", "consolidated*"]
+        patterns, others = ["*.json", "*.safetensors", "*.jinja"], ["*/*", "consolidated*"]
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=others))
     except Exception as error:  # whatever the network, the hub and its client may raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -41,17 +41,18 @@ class Tokenizer:
         """How many tokens there are, special ones included; a model's vocabulary may be padded beyond that."""
         return self.backend.get_vocab_size()
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text` with the special tokens that the tokenizer adds.
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of `text`, with the special tokens that the tokenizer adds unless `add_special` is False.
 
-        Raises ValueError for lone surrogates, and for characters that the tokenizer has no token for.
+        Special tokens that stand in the text are read as such. Raises ValueError for lone surrogates, and for
+        characters that the tokenizer has no token for.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"text is not valid Unicode: {error}") from None
         try:
-            return self.backend.encode(text).ids
+            return self.backend.encode(text, add_special_tokens=add_special).ids
         except Exception as error:  # the library raises no narrower class
             unknown = "".join(sorted({each for each in text if self.backend.token_to_id(each) is None}))
             raise ValueError(

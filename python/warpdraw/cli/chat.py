@@ -1,0 +1,167 @@
+"""`warpdraw chat`: a conversation in the terminal, or with standard input."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import sys
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from ..chat import Chat, ChatTemplate
+from ..chat.chat import default_max_tokens
+from ..generation.params import SamplingParams, fresh_seed
+from ..generation.speculation import Speculation
+from ..model import weights
+from ..model.locate import SHIPPED
+from . import options
+from .device import device as device_of
+from .dialogue import Dialogue
+from .speculation import speculation_of
+from .values import integer
+
+EXAMPLES = """Examples:
+
+warpdraw chat
+
+warpdraw chat --model ./Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.9
+
+warpdraw chat --model ./Qwen3-0.6B --template-set enable_thinking=false
+
+warpdraw chat --seed 7 --draft tiny-draft
+
+cat questions.txt | warpdraw chat --seed 7 --json > answers.jsonl"""
+
+_DEFAULT = SamplingParams()
+
+
+def template_value(text: str | tuple[str, Any]) -> tuple[str, Any]:
+    """A name and what a template finds under it: JSON, or else the text itself."""
+    if isinstance(text, tuple):
+        return text
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise typer.BadParameter(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _about(help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Conversation", **more)
+
+
+System = Annotated[str | None, _about("The system prompt.", metavar="TEXT")]
+Template = Annotated[str | None, _about("A file with the chat template; default: the checkpoint's.", metavar="FILE")]
+TemplateSet = Annotated[
+    list[Any] | None,
+    _about("A name that the template reads, as JSON or text (repeat).", metavar="NAME=VALUE", parser=template_value),
+]
+AsJson = Annotated[bool, _about("Print one line of JSON for each answer.", "--json")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        help="The most tokens of an answer; default 256, or half of a smaller context.",
+        rich_help_panel="When to stop",
+        parser=integer,
+    ),
+]
+
+
+def chat(
+    model: options.Model = "tiny-target",
+    system: System = None,
+    template: Template = None,
+    template_set: TemplateSet = None,
+    as_json: AsJson = False,
+    temperature: options.Temperature = _DEFAULT.temperature,
+    top_k: options.TopK = _DEFAULT.top_k,
+    top_p: options.TopP = _DEFAULT.top_p,
+    min_p: options.MinP = _DEFAULT.min_p,
+    order: options.Order = _DEFAULT.order,
+    seed: options.Seed = None,
+    top_n_sigma: options.TopNSigma = _DEFAULT.top_n_sigma,
+    typical_p: options.TypicalP = _DEFAULT.typical_p,
+    epsilon: options.Epsilon = _DEFAULT.epsilon,
+    eta: options.Eta = _DEFAULT.eta,
+    xtc_probability: options.XtcProbability = _DEFAULT.xtc_probability,
+    xtc_threshold: options.XtcThreshold = _DEFAULT.xtc_threshold,
+    dynatemp_range: options.DynatempRange = _DEFAULT.dynatemp_range,
+    dynatemp_exponent: options.DynatempExponent = _DEFAULT.dynatemp_exponent,
+    repetition_penalty: options.RepetitionPenalty = _DEFAULT.repetition_penalty,
+    frequency_penalty: options.FrequencyPenalty = _DEFAULT.frequency_penalty,
+    presence_penalty: options.PresencePenalty = _DEFAULT.presence_penalty,
+    dry_multiplier: options.DryMultiplier = _DEFAULT.dry_multiplier,
+    dry_base: options.DryBase = _DEFAULT.dry_base,
+    dry_allowed_length: options.DryAllowedLength = _DEFAULT.dry_allowed_length,
+    dry_breaker: options.DryBreaker = None,
+    no_repeat_ngram: options.NoRepeatNgram = _DEFAULT.no_repeat_ngram,
+    bias: options.Bias = None,
+    ban: options.Ban = None,
+    allow: options.Allow = None,
+    max_tokens: MaxTokens = None,
+    min_tokens: options.MinTokens = _DEFAULT.min_tokens,
+    stop: options.Stop = None,
+    stop_id: options.StopId = None,
+    ignore_eos: options.IgnoreEos = _DEFAULT.ignore_eos,
+    draft: options.Draft = None,
+    draft_tokens: options.DraftTokens = Speculation.tokens,
+    draft_method: options.DraftMethod = Speculation.method,
+    fixed_draft_tokens: options.FixedDraftTokens = False,
+    draft_ngram: options.DraftNgram = Speculation.ngram,
+    device: options.Device = "cpu",
+    threads: options.Threads = None,
+    no_graphs: options.NoGraphs = False,
+) -> int:
+    """Talk with a model: a message a line, and its answer as it comes.
+
+    /help lists the commands for parameters, seeds, undoing and saving. Ctrl-C stops an answer, Ctrl-D ends.
+
+    Where standard input is no terminal, each of its lines is a message or command, and only answers are printed.
+
+    The shipped tiny-target is no chat model: it continues texts, such as "The sky is".
+    """
+    given = locals()
+    place = device_of(device)
+    chosen = {name: given[name] for name in _SAME_NAME} | {
+        "seed": fresh_seed() if seed is None else seed,
+        "max_tokens": max(1, min_tokens) if max_tokens is None else max_tokens,
+        "dry_breakers": _DEFAULT.dry_breakers if dry_breaker is None else tuple(dry_breaker),
+        "logit_bias": tuple(bias or ()),
+        "allowed_ids": None if allow is None else tuple(allow),
+        "banned_ids": tuple(ban or ()),
+        "stop": tuple(stop or ()),
+        "stop_ids": tuple(stop_id or ()),
+    }
+    params = SamplingParams(**chosen)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    checkpoint = weights.load(model, device=place)
+    if max_tokens is None:
+        params = dataclasses.replace(params, max_tokens=max(min_tokens, default_max_tokens(checkpoint)))
+    conversation = Chat(
+        checkpoint,
+        params,
+        system=system,
+        draft=speculation_of(draft, draft_tokens, draft_method, not fixed_draft_tokens, draft_ngram, place),
+        template=ChatTemplate.load(checkpoint, template),
+        variables=dict(template_set or []),
+        graphs=False if no_graphs else None,
+    )
+    if seed is None:
+        print(f"seed {params.seed} (repeat with --seed {params.seed})", file=sys.stderr)
+    dialogue = Dialogue(conversation, as_json)
+    if dialogue.interactive:
+        dialogue.note(f"{model}, context {checkpoint.config.max_positions}; /help lists what else there is")
+        if model in SHIPPED:
+            dialogue.note(f'{model} is no chat model: it continues texts about everyday things, such as "The sky is"')
+    return dialogue.run()
+
+
+# The parameters that have an option of their own name.
+_SAME_NAME = {field.name for field in dataclasses.fields(SamplingParams)} & set(inspect.signature(chat).parameters)
