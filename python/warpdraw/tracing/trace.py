@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from ..generation.engine import PREFILL_TOKENS
 from ..generation.vocabulary import Vocabulary
 from ..model.cache import KVCache
 from ..model.recording import logits_from
@@ -18,8 +19,6 @@ from .stages import Recorded, record
 
 # Attention has a weight for each pair of tokens.
 MOST_TOKENS = 1024
-# As generation reads a prompt: with parts of another size the logits would differ in their last bits.
-READ_TOKENS = 512
 
 STRATEGIES: dict[str, dict[str, float]] = {
     "greedy": {"temperature": 0.0},
@@ -110,7 +109,8 @@ def _logits(model: Checkpoint, ids: list[int]) -> Tensor:
     """Logits [1, V] after the text, in the same bits as generation has them."""
     weight = model.model.embedding.weight
     cache = KVCache(model.config, 1, len(ids), weight.dtype, weight.device)
-    return model.model.read(ids, cache, 0, READ_TOKENS)[:, -1]
+    # In parts as generation reads a prompt: with others the logits would differ in their last bits.
+    return model.model.read(ids, cache, 0, PREFILL_TOKENS)[:, -1]
 
 
 def _layers(model: Checkpoint, ids: list[int], recorded: Recorded, leading: int) -> tuple[LayerView, ...]:
