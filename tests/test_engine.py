@@ -243,6 +243,7 @@ def test_a_request_that_ends_in_time_has_no_deadline_any_more():
     assert [event.finish_reason for event in engine.step()] == ["length"]
     clock.now += 5
     assert engine.step() == []
+    assert engine._deadlines == {}
 
 
 def test_a_function_that_raises_ends_its_own_request():
