@@ -83,19 +83,18 @@ def guarded(
         if not isinstance(guard, Guard):
             raise TypeError(f"guards: expected guards of warpdraw.guards, got {guard!r} among them")
     several: list[Any] = [prompts] if isinstance(prompts, str) else list(prompts)
-    wanted = (
-        [params or SamplingParams()] * len(several) if params is None or isinstance(params, SamplingParams) else params
-    )
-    if len(wanted) != len(several):
-        raise ValueError(f"params: expected one for each of {len(several)} prompts, got {len(wanted)}")
+    if params is None or isinstance(params, SamplingParams):
+        params = [params or SamplingParams()] * len(several)
+    if len(params) != len(several):
+        raise ValueError(f"params: expected one for each of {len(several)} prompts, got {len(params)}")
     run = _Run(model, guards, options)
     done: list[Completion] = []
     read: list[tuple[int, Any, SamplingParams, list[GuardAction]]] = []
-    for index, (prompt, each) in enumerate(zip(several, wanted, strict=True)):
+    for index, (prompt, each) in enumerate(zip(several, params, strict=True)):
         actions: list[GuardAction] = []
         text = prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
-        kept = run.checked(text, "prompt", actions)
-        if kept is None:
+        kept, stopped = run.checked(text, "prompt", actions)
+        if stopped:
             done += [_refused(index, prompt, each, sample, actions) for sample in range(each.n)]
         else:
             read.append((index, prompt if kept == text else kept, each, actions))
@@ -123,8 +122,8 @@ class _Run:
         self.throughput.speculation = self.throughput.speculation or completions.throughput.speculation
         return completions
 
-    def checked(self, text: str, place: str, actions: list[GuardAction]) -> str | None:
-        """The text as guards let it pass; None where one stops it."""
+    def checked(self, text: str, place: str, actions: list[GuardAction]) -> tuple[str, Guard | None]:
+        """The text as guards let it pass, and the guard that does not; what they did is added to `actions`."""
         for guard in self._guards:
             if not guard.covers(place):
                 continue
@@ -137,23 +136,21 @@ class _Run:
             else:
                 action = "retry" if guard.action == "retry" else "stop"
                 actions.append(_action(guard, action, place, findings[0]))
-                return None
-        return text
+                return text, guard
+        return text, None
 
     def settled(self, completion: Completion, params: SamplingParams, before: list[GuardAction]) -> Completion:
         """The completion, or another one in its place, as guards let it pass."""
         tried, seed = 0, completion.seed
         actions = [*before, *completion.guarded]
         while True:
-            text = self.checked(completion.text, "output", actions)
-            if text == completion.text:
+            text, stopped = self.checked(completion.text, "output", actions)
+            if stopped is None and text == completion.text:
                 return replace(completion, guarded=tuple(actions))
-            if text is not None:
+            if stopped is None:
                 return _without_tokens(completion, text=text, guarded=tuple(actions))
-            tries = next(each.tries for each in self._guards if each.check.name == actions[-1].guard)
-            if actions[-1].action == "stop" or tried >= tries:
-                if actions[-1].action == "retry":
-                    actions[-1] = replace(actions[-1], action="stop")
+            if stopped.action != "retry" or tried >= stopped.tries:
+                actions[-1] = replace(actions[-1], action="stop")
                 return _without_tokens(completion, text="", guarded=tuple(actions), finish_reason="guard", stop=None)
             tried += 1
             again = replace(params, seed=sample_seed(seed, tried), n=1)
@@ -179,7 +176,7 @@ def _action(guard: Guard, action: str, place: str, finding: Finding) -> GuardAct
 
 
 def _without_tokens(completion: Completion, **changes: Any) -> Completion:
-    gone = {
+    gone: dict[str, Any] = {
         "token_ids": [],
         "logprobs": None if completion.logprobs is None else [],
         "kept": None if completion.kept is None else [],
