@@ -127,7 +127,7 @@ class Row:
         problem = (self.rules.problem if self.rules else "") or drawn.problem
         banned = self.holding.bans.get(len(self.tokens)) if self.holding else None
         if banned:
-            problem = f"nothing else is left where {len(banned)} tokens are banned, which banned phrases begin in"
+            problem = f"banned phrases begin in all that is left, {len(banned)} tokens"
         error = f"no token can be drawn at position {self.place.position}: {problem}"
         guards = [name for name in ("guide", "prefix") if getattr(self.params, name)] + ["ban_phrases"] * bool(banned)
         if not guards or drawn.problem != NOTHING_LEFT:

@@ -11,7 +11,8 @@ _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}(?!\w)")
 _CARD = re.compile(r"(?<![\w-])[0-9](?:[ -]?[0-9]){12,18}(?![\w-])")
 _AADHAAR = re.compile(r"(?<![\w-])[2-9][0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}(?![\w-])")
-_PHONE = re.compile(r"(?<![\w.-])(?![0-9]{4}-[0-9]{2}-[0-9]{2})(?:\+|00|\()?[0-9](?:[ ().-]{0,2}[0-9]){8,14}(?![\w-])")
+_DATE, _DECIMAL = r"[0-9]{4}-[0-9]{2}-[0-9]{2}", r"[0-9]+\.[0-9]+(?![.\w-])"
+_PHONE = re.compile(rf"(?<![\w.-])(?!{_DATE}|{_DECIMAL})(?:\+|00|\()?[0-9](?:[ ().-]{{0,2}}[0-9]){{8,14}}(?![\w-])")
 
 
 def personal_data(*kinds: str) -> Check:
@@ -19,7 +20,7 @@ def personal_data(*kinds: str) -> Check:
 
     IBANs have to have the right check digits (ISO 7064), numbers of cards those of Luhn, Aadhaar numbers those of
     Verhoeff; a phone number is any run of 9 to 15 digits that may be one
-    (and does not begin as a date does). What has another form (names, addresses,
+    (and is no decimal number and no date). What has another form (names, addresses,
     numbers in words) is not found, and a number that only looks like one is: this helps, and promises nothing.
 
     >>> personal_data().find("Write to a.b@example.org or call +44 20 7946 0958.")
