@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from .params import LOGPROBS_OF, SamplingParams
 from .results import KeptTokens, Step, TokenLogprob
@@ -40,7 +41,7 @@ class Place:
             "dry_breakers": self.lists.breakers,
         }
 
-    @property
+    @cached_property
     def call(self) -> tuple[str, str]:
         """What rows must have in common to share a call: the order, and which distribution is reported."""
         return self.params.order, self.params.logprobs_of if self.params.logprobs else LOGPROBS_OF[0]

@@ -121,6 +121,8 @@ class StopStrings:
 
     def push(self, piece: str, armed: bool = True) -> str:
         """The text that certainly comes before any stop string; one that ends here counts if `armed`."""
+        if not self._stop:
+            return piece
         text, begin = self._held + piece, len(self._held)
         end, found = len(text) + 1, None
         for stop in self._stop if armed else ():
