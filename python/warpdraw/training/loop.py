@@ -117,6 +117,7 @@ class Training:
             "threads": str(torch.get_num_threads()),
             "torch": torch.__version__,
         }
+        self._fingerprint = data.fingerprint()
         state = State.read(self.out) if resume is True else resume or None
         if state is None:
             check_new(self.out)
@@ -252,7 +253,7 @@ class Training:
             step=self.step,
             config=self.config,
             text=self.text,
-            data=self.data.fingerprint(),
+            data=self._fingerprint,
             where=self._where,
             tokenizer=self.tokenizer,
             parameters={name: each.detach() for name, each in parameters.items()},
@@ -270,10 +271,10 @@ class Training:
             if theirs is not None and ours is not None and (name := differing(theirs, ours)) is not None:
                 expected, got = getattr(theirs, name), getattr(ours, name)
                 raise ValueError(f"{name}: expected {expected!r}, as the run in {self.out} has it, got {got!r}")
-        if state.data != (ours_data := self.data.fingerprint()):
+        if state.data != self._fingerprint:
             raise ValueError(
                 f"text: expected that of the run in {self.out} (SHA-256 of its tokens {state.data[:12]}), "
-                f"got another one ({ours_data[:12]})"
+                f"got another one ({self._fingerprint[:12]})"
             )
         for name, value in self._where.items():
             if state.where.get(name) != value:

@@ -23,7 +23,7 @@ def train(
     config: TrainingConfig | None = None,
     text: TextConfig | None = None,
     *,
-    resume: bool = False,
+    resume: bool | State = False,
     report: Callable[[Report], None] | None = None,
     minutes: float | None = None,
     device: torch.device | str = "cpu",
@@ -31,7 +31,7 @@ def train(
     """Train a tokenizer and a new model on a text file or a folder of them, and write a checkpoint folder.
 
     config, text  sizes and ways; the defaults, or with `resume` those of the run that goes on.
-    resume        go on with the run in `out` from its last save.
+    resume        go on with the run in `out` from its last save (True, or a `State` that was read from there).
     report        called after steps.
     minutes       stop after so long, and save; `resume` goes on.
 
@@ -54,16 +54,15 @@ def training_of(
     config: TrainingConfig | None = None,
     text: TextConfig | None = None,
     *,
-    resume: bool = False,
+    resume: bool | State = False,
     device: torch.device | str = "cpu",
 ) -> Training:
     """What `train` runs, before it runs."""
-    state = None
-    if resume:
-        state = State.read(Path(out))
-        config, text = config or state.config, text or state.text
-    else:
+    state = State.read(Path(out)) if resume is True else resume or None
+    if state is None:
         check_new(Path(out))
+    else:
+        config, text = config or state.config, text or state.text
     config, text = config or TrainingConfig(), text or TextConfig()
     tokenizer, data = _prepare(read_texts(source), config, text, None if state is None else state.tokenizer)
     return Training(config, data, tokenizer, out, resume=state or False, text=text, device=device)
