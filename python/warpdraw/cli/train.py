@@ -41,7 +41,7 @@ warpdraw train names --model mlp
 warpdraw generate "It was" --model model"""
 
 NAMES = "names"
-NAME_MODELS = ("mlp", "transformer")
+NAME_MODELS = ("mlp", "mlp-2d", "transformer")
 CURVE = "loss.png"
 SAMPLE_TOKENS = 40
 
@@ -81,7 +81,7 @@ def train(
         Path | None, typer.Option(help="Folder for the checkpoint; it has to be new or empty.", file_okay=True)
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help=f"With names: {' or '.join(NAME_MODELS)}.", show_default=False)
+        str | None, typer.Option(help=f"With names: {', '.join(NAME_MODELS)}.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last save.")] = False,
     layers: Annotated[int | None, _size("layers", "Blocks.", parser=count)] = None,
@@ -248,7 +248,7 @@ def _train_names(given: dict[str, Any]) -> int:
         raise ValueError(f"{option}: expected no --{option} with the text {NAMES!r}")
     model = given["model"] or NAME_MODELS[0]
     if model not in NAME_MODELS:
-        raise ValueError(f"model: expected {' or '.join(NAME_MODELS)}, got {model!r}")
+        raise ValueError(f"model: expected one of {', '.join(NAME_MODELS)}, got {model!r}")
     names = import_module("warpdraw.names")  # nothing else needs it
     out = given["out"] or Path(f"names-{model}")
     with progress(given["steps"] or 1, "training", left=True) as bar:
@@ -256,6 +256,9 @@ def _train_names(given: dict[str, Any]) -> int:
         def report(step: int, steps: int, loss: float) -> None:
             bar.update(TASK, completed=step, total=steps, description=f"loss {loss:.3f}")
 
-        names.train(model, out, seed=given["seed"] or 0, steps=given["steps"], report=report)
-    stdout().print(f"wrote {out}", markup=False)
+        trained = names.train(model, out, seed=given["seed"] or 0, steps=given["steps"], report=report)
+    console = stdout()
+    console.print(f"{trained.parameters:,} parameters, {trained.steps} steps in {trained.seconds:.0f} s")
+    console.print(f"held-out loss {trained.held_out_loss:.4f} nats a letter, least after step {trained.best_step}")
+    console.print(f"wrote {out}", markup=False)
     return 0
