@@ -54,7 +54,7 @@ class Names:
 
     @property
     def share_repeated(self) -> float:
-        return 1 - len({each.name for each in self.names}) / len(self.names)
+        return (len(self.names) - len({each.name for each in self.names})) / len(self.names)
 
 
 def generate(

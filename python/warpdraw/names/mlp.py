@@ -37,7 +37,7 @@ class MlpConfig:
     """
 
     context: int = 10
-    embedding: int = 16
+    embedding: int = 24
     hidden: int = 192
     layers: int = 2
 

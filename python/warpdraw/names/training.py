@@ -40,9 +40,9 @@ class Recipe:
     dropout: float = 0.0
 
 
-_MLP = TrainingConfig(steps=4000, batch=256, learning_rate=4e-3, warmup=200, weight_decay=0.1, eval_every=200)
+_MLP = TrainingConfig(steps=6000, batch=256, learning_rate=5e-3, warmup=200, weight_decay=0.1, eval_every=200)
 RECIPES = {
-    "mlp": Recipe(_MLP, MlpConfig(), dropout=0.3),
+    "mlp": Recipe(_MLP, MlpConfig(), dropout=0.2),
     # Two numbers a letter need a larger rate to find their places, and little that holds them back.
     "mlp-2d": Recipe(replace(_MLP, learning_rate=8e-3, weight_decay=0.02), MlpConfig(embedding=2), dropout=0.1),
     "transformer": Recipe(
