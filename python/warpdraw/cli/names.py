@@ -20,7 +20,7 @@ from ..names.models import SHIPPED
 from . import options
 from .bench_output import check_place
 from .explain import step_lines
-from .terminal import json_text, stderr, stdout
+from .terminal import TASK, json_text, progress, stderr, stdout
 from .values import integer
 
 EXAMPLES = """Examples:
@@ -96,7 +96,9 @@ def names(
     chosen = model or SHIPPED[0]
     if following is not None:
         return _next(following, chosen, params, as_json)
-    drawn = of_names.generate(COUNT if count is None else count, start or "", chosen, params)
+    wanted = COUNT if count is None else count
+    with progress(wanted, "drawing") as bar:
+        drawn = of_names.generate(wanted, start or "", chosen, params, lambda done: bar.update(TASK, completed=done))
     if as_json:
         print(json_text(_document(drawn), indent=2))
         return 0

@@ -12,7 +12,7 @@ from .. import ops
 from ..generation.params import SamplingParams, fresh_seed
 from .alphabet import END, LONGEST, check_letters, ids_of, text_of
 from .listing import known_names
-from .models import NameModel, load
+from .models import NameModel, Report, load
 
 MOST = 100_000
 
@@ -62,11 +62,13 @@ def generate(
     start: str = "",
     model: str | Path | NameModel = "mlp",
     params: SamplingParams | None = None,
+    report: Report | None = None,
 ) -> Names:
     """Draw names that begin with `start`. Name j depends on the seed and j alone, not on the count.
 
     model   "mlp", "mlp-2d", "transformer", a folder that `train` wrote, or what `load` gave.
-    params  temperature, top_k, top_p, min_p and seed; the others do not apply.
+    params  temperature, top_k, top_p, min_p, order and seed; the others do not apply.
+    report  called with the number of names that are finished.
 
     Raises ValueError for a count below 1, for a start with anything but letters from a to z or as long as a name may
     be, and for an unknown model.
@@ -88,7 +90,7 @@ def generate(
         seed=fresh_seed() if params.seed is None else params.seed,
     )
     found = load(model) if isinstance(model, str | Path) else model
-    drawn = found.draw(start, count, seeded)
+    drawn = found.draw(start, count, seeded, report or (lambda finished: None))
     texts = [start + text_of(ids) for ids in drawn]
     ended = [END in ids for ids in drawn]
     names = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..generation.loop import generate
+from ..generation.loop import stream
 from ..generation.params import SamplingParams, sample_seed
 from ..model import weights
 from ..model.cache import KVCache
@@ -24,6 +24,8 @@ from .mlp import MODEL_TYPE, Mlp, windows
 
 # The models of the package, by the name of each.
 SHIPPED = ("mlp", "mlp-2d", "transformer")
+# Takes how many names are finished, while they are drawn.
+Report = Callable[[int], None]
 # Names whose logits are computed at once.
 ROWS = 64
 
@@ -44,7 +46,7 @@ class NameModel(Protocol):
     def logits(self, names: Sequence[str]) -> list[Tensor]:
         """float32 [letters + 1, 27] for each name: of its first letter, ..., and of what follows its last."""
 
-    def draw(self, start: str, count: int, params: SamplingParams) -> list[list[int]]:
+    def draw(self, start: str, count: int, params: SamplingParams, report: Report) -> list[list[int]]:
         """The ids that follow `start` in each name, the end included where one was drawn.
 
         Name j is drawn with `sample_seed(params.seed, j)`, so it does not depend on the count.
@@ -72,7 +74,7 @@ class MlpNames:
         return list(torch.split(found, [len(name) + 1 for name in names]))
 
     @torch.no_grad()
-    def draw(self, start: str, count: int, params: SamplingParams) -> list[list[int]]:
+    def draw(self, start: str, count: int, params: SamplingParams, report: Report) -> list[list[int]]:
         context = self.model.config.context
         window = windows([ids_of(start)], context).repeat(count, 1)
         seed = torch.tensor([sample_seed(params.seed or 0, sample) for sample in range(count)])
@@ -86,6 +88,7 @@ class MlpNames:
                 top_k=params.top_k,
                 top_p=params.top_p,
                 min_p=params.min_p,
+                order=params.order,
                 seed=seed[running],
                 position=position,
             ).tokens
@@ -95,6 +98,7 @@ class MlpNames:
             if not goes_on.any():
                 break
             running = running[goes_on]
+            report(count - len(running))
             window = torch.cat([window[:, 1:], tokens[:, None]], dim=1)[goes_on]
         return drawn
 
@@ -134,9 +138,16 @@ class TransformerNames:
             found += [row[: len(name) + 1] for row, name in zip(rows, part, strict=True)]
         return found
 
-    def draw(self, start: str, count: int, params: SamplingParams) -> list[list[int]]:
+    def draw(self, start: str, count: int, params: SamplingParams, report: Report) -> list[list[int]]:
         asked = replace(params, n=count, max_tokens=LONGEST - len(start))
-        return [each.token_ids for each in generate(self.checkpoint, [[END, *ids_of(start)]], asked)]
+        drawn: list[list[int]] = [[] for _ in range(count)]
+        finished = 0
+        for event in stream(self.checkpoint, [[END, *ids_of(start)]], asked):
+            if event.completion is not None:
+                drawn[event.sample] = event.completion.token_ids
+                finished += 1
+                report(finished)
+        return drawn
 
 
 def load(name: str | Path) -> NameModel:
