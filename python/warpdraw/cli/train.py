@@ -41,7 +41,6 @@ warpdraw train names --model mlp
 warpdraw generate "It was" --model model"""
 
 NAMES = "names"
-NAME_MODELS = ("mlp", "mlp-2d", "transformer")
 CURVE = "loss.png"
 SAMPLE_TOKENS = 40
 
@@ -81,7 +80,7 @@ def train(
         Path | None, typer.Option(help="Folder for the checkpoint; it has to be new or empty.", file_okay=True)
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help=f"With names: {', '.join(NAME_MODELS)}.", show_default=False)
+        str | None, typer.Option(help="With names: mlp, mlp-2d or transformer. Default mlp.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last save.")] = False,
     layers: Annotated[int | None, _size("layers", "Blocks.", parser=count)] = None,
@@ -97,8 +96,8 @@ def train(
     vocabulary: Annotated[
         int | None, _text("vocabulary", "Tokens of the byte-level BPE that is trained on the text.", parser=count)
     ] = None,
-    characters: Annotated[bool | None, _text("characters", "A token for each character instead.", is_flag=True)] = None,
-    lines: Annotated[bool | None, _text("lines", "Each line is a text of its own.", is_flag=True)] = None,
+    characters: Annotated[bool | None, _text("characters", "A token for each character instead.")] = None,
+    lines: Annotated[bool | None, _text("lines", "Each line is a text of its own.")] = None,
     held_out: Annotated[
         float | None, _text("held_out", "Share at the end of the text that only measures.", parser=number)
     ] = None,
@@ -118,7 +117,8 @@ def train(
     save_every: Annotated[int | None, _way("save_every", "Steps from one save to the next.", parser=count)] = None,
     seed: Annotated[int | None, _way("seed", "Of the first weights and the order of the data.", parser=integer)] = None,
     dtype: Annotated[
-        str | None, _way("dtype", f"Of matrix products: {' or '.join(DTYPES)}. On most CPUs the second is slower.")
+        str | None,
+        _way("dtype", f"Of matrix products: {' or '.join(DTYPES)}, which wide models gain from (GPUs, CPUs with AMX)."),
     ] = None,
     sample: Annotated[
         str | None,
@@ -222,6 +222,9 @@ def _print_result(result: Result) -> None:
         console.print(f"no held-out part; loss of the last step {result.losses[-1]:.4f} nats a token")
     else:
         console.print(f"held-out loss {result.held_out_loss:.4f} nats a token, perplexity {result.perplexity:.3f}")
+        step, least = min(result.held_out, key=lambda look: look[1])
+        if least < result.held_out_loss:
+            console.print(f"it was least after step {step}: {least:.4f}; fewer steps or a smaller model may do better")
     if not result.finished:
         console.print(f"the time was up after step {result.steps}; --resume goes on")
     console.print(f"wrote {result.path}", markup=False)
@@ -240,16 +243,14 @@ def _document(training: Training, result: Result) -> dict[str, Any]:
 
 def _train_names(given: dict[str, Any]) -> int:
     """Hand over to `warpdraw.names`: its models have sizes of their own."""
-    allowed = {"text", "out", "model", "seed", "steps", "threads"}
-    defaults = {"resume": False, "as_json": False, "no_plot": False, "device": "cpu"}
-    extra = [name for name, value in given.items() if name not in allowed and value != defaults.get(name)]
+    allowed = {"text", "out", "model", "seed", "steps", "threads", "as_json"}
+    extra = [name for name, value in given.items() if name not in allowed and value not in (None, False)]
+    if given["device"] == "cpu":
+        extra.remove("device")
     if extra:
-        option = "json" if extra[0] == "as_json" else extra[0].replace("_", "-")
-        raise ValueError(f"{option}: expected no --{option} with the text {NAMES!r}")
-    model = given["model"] or NAME_MODELS[0]
-    if model not in NAME_MODELS:
-        raise ValueError(f"model: expected one of {', '.join(NAME_MODELS)}, got {model!r}")
+        raise ValueError(f"{extra[0]}: expected no --{extra[0].replace('_', '-')} with the text {NAMES!r}")
     names = import_module("warpdraw.names")  # nothing else needs it
+    model = given["model"] or "mlp"
     out = given["out"] or Path(f"names-{model}")
     with progress(given["steps"] or 1, "training", left=True) as bar:
 
@@ -257,8 +258,8 @@ def _train_names(given: dict[str, Any]) -> int:
             bar.update(TASK, completed=step, total=steps, description=f"loss {loss:.3f}")
 
         trained = names.train(model, out, seed=given["seed"] or 0, steps=given["steps"], report=report)
-    console = stdout()
-    console.print(f"{trained.parameters:,} parameters, {trained.steps} steps in {trained.seconds:.0f} s")
-    console.print(f"held-out loss {trained.held_out_loss:.4f} nats a letter, least after step {trained.best_step}")
-    console.print(f"wrote {out}", markup=False)
+    if given["as_json"]:
+        print(json_text(dataclasses.asdict(trained) | {"path": str(out)}, indent=2))
+    else:
+        stdout().print(f"held-out loss {trained.held_out_loss:.4f} nats a letter\nwrote {out}", markup=False)
     return 0

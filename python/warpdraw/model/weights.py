@@ -142,17 +142,23 @@ def save(
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = dtype or model.embedding.weight.dtype
-    state = model.state_dict()
-    tensors = {
-        part.name: state[part.parameter][part.start : part.start + part.rows].to("cpu", dtype, copy=True)
-        for part in llama_parts(config)
-    }
     ids: dict[str, object] = {"bos_token_id": bos_id, "eos_token_id": list(eos_ids) or None}
     _write_json(folder / "config.json", _llama_json(config, dtype) | ids)
     _write_json(folder / "generation_config.json", ids)
     with replacing(folder / "tokenizer.json") as file:
         tokenizer.save(file)
-    with replacing(folder / "model.safetensors") as file:
+    save_weights(folder, model, dtype=dtype)
+
+
+def save_weights(path: str | Path, model: Transformer, *, dtype: torch.dtype | None = None) -> None:
+    """Write model.safetensors alone, into a folder that `save` wrote."""
+    state = model.state_dict()
+    dtype = dtype or model.embedding.weight.dtype
+    tensors = {
+        part.name: state[part.parameter][part.start : part.start + part.rows].to("cpu", dtype, copy=True)
+        for part in llama_parts(model.config)
+    }
+    with replacing(Path(path) / "model.safetensors") as file:
         save_file(tensors, file, metadata={"format": "pt"})
 
 

@@ -143,10 +143,7 @@ class Training:
         if minutes is not None and not minutes > 0:
             raise ValueError(f"minutes: expected more than 0, got {minutes}")
         began, first, tokens = perf_counter(), self.step, 0
-        self.out.mkdir(parents=True, exist_ok=True)
-        for left_behind in self.out.glob(f".*{PARTIAL}"):
-            left_behind.unlink(missing_ok=True)
-        self.save()
+        self._begin()
         every = 1 if self.device.type == "cpu" else READ_EVERY
         while self.step < self.config.steps:
             tokens += self._train_step()
@@ -182,9 +179,17 @@ class Training:
         return weights.Checkpoint(self.model, self.tokenizer, self.model.config, (END_ID,), self.out)
 
     def save(self) -> None:
-        """Write the state, then the checkpoint that follows from it."""
+        """Write the state, then the weights that follow from it."""
         self._check_finite()
         self._state().write(self.out)
+        weights.save_weights(self.out, self.model)
+
+    def _begin(self) -> None:
+        """Clear away what a killed run left half written, and write what stays the same in every save."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        for left_behind in self.out.glob(f".*{PARTIAL}"):
+            left_behind.unlink(missing_ok=True)
+        self._state().write(self.out)  # first, because a folder with a state can be resumed
         begin = END_ID if self.data.begins else None
         weights.save(self.out, self.model, self.tokenizer, eos_ids=[END_ID], bos_id=begin)
         special = {

@@ -99,25 +99,26 @@ def line_ids(tokenizer: Tokenizer, lines: list[str]) -> list[list[int]]:
 
 
 def pieces_of(text: str, size: int = PIECE) -> Iterator[str]:
-    """The text in pieces of at least `size` characters, each of which ends with a line before one with text.
+    """The text in pieces of at least `size` characters, each but the first of which begins with a line end.
 
-    There the ids of the pieces are those of the whole: no token has a line end and a letter.
+    Their ids are those of the whole, because no token has a letter and then a line end.
 
-    >>> list(pieces_of("one\\ntwo\\n\\nthree", 2))
-    ['one\\n', 'two\\n\\nthree']
+    >>> list(pieces_of("one\ntwo\n\nthree", 2))
+    ['one', '\ntwo', '\n\nthree']
     """
     start = 0
     while start < len(text):
-        end = _line_end(text, start + size)
+        end = _line_end(text, start + size + 1)  # not the line end that the piece begins with
         yield text[start:end]
         start = end
 
 
 def _line_end(text: str, start: int) -> int:
-    while 0 < (end := text.find("\n", start - 1) + 1) < len(text):
-        if not text[end].isspace() and not text[end - 2 : end - 1].isspace():
-            return end
+    while (end := text.find("\n", start)) >= 0:
         start = end + 1
+        end -= text[end - 1] == "\r"
+        if not text[end - 1].isspace():
+            return end
     return len(text)
 
 
