@@ -155,6 +155,10 @@ def test_an_epoch_has_every_window_once(size):
     for epoch in range(3):
         found = sorted(starts[epoch * rows : (epoch + 1) * rows])
         assert found == [found[0] + 16 * row for row in range(rows)]
+    if size == 1000:
+        first, second = starts[:rows], starts[rows : 2 * rows]
+        assert min(first) != min(second)  # cut at another place
+        assert np.argsort(first).tolist() != np.argsort(second).tolist()  # and in another order
     # Rows that are drawn by twos and threes, over the ends of epochs, are the same.
     for width in (2, 3):
         batches = [data.batch(0, step, width)[0][:, 0].tolist() for step in range(3 * rows // width)]
@@ -174,7 +178,8 @@ def test_documents_are_padded_and_padding_is_not_trained_on():
     assert rows == {(0, 1, 2, 3): [1, 2, 3, 0], (0, 4, 0, 0): [4, 0, IGNORED, IGNORED]}
     assert [[part.tolist() for part in batch] for batch in data.held_out(8)] == [[[[0, 5]], [[5, 0]]]]
     with pytest.raises(
-        ValueError, match=r"^text: expected lines of at most context - 1 \(2\) tokens, got 3 in line 1$"
+        ValueError,
+        match=r"^text: expected lines of at most context - 1 \(2\) tokens, got 3 in line 1 \(blank ones not counted\)$",
     ):
         Documents([[0, 1, 2, 3, 0]], [], context=3)
 

@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..backends import BackendError
-from . import bench, chat, generate, info, trace, train
+from . import bench, chat, generate, info, names, trace, train
 from .terminal import error_line, warning_line
 
 BAD_INPUT = 2
@@ -29,6 +29,7 @@ app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
 app.command("chat", epilog=chat.EXAMPLES)(chat.chat)
 app.command("trace", epilog=trace.EXAMPLES)(trace.trace)
 app.command("train", epilog=train.EXAMPLES)(train.train)
+app.command("names", epilog=names.EXAMPLES)(names.names)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(bench.app, name="bench")
 

@@ -80,7 +80,7 @@ def train(
         Path | None, typer.Option(help="Folder for the checkpoint; it has to be new or empty.", file_okay=True)
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="With names: mlp or transformer. Default mlp.", show_default=False)
+        str | None, typer.Option(help="With names: mlp, mlp-2d or transformer. Default mlp.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last save.")] = False,
     layers: Annotated[int | None, _size("layers", "Blocks.", parser=count)] = None,

@@ -3,7 +3,8 @@
 from .engine import Engine, EngineFull
 from .loop import Stream, generate, stream
 from .params import SamplingParams
-from .results import Acceptance, Completion, Completions, Event, SpeculationStats
+from .repetition import Repetition
+from .results import Acceptance, Completion, Completions, Event, GuardAction, SpeculationStats
 from .speculation import Speculation
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Engine",
     "EngineFull",
     "Event",
+    "GuardAction",
+    "Repetition",
     "SamplingParams",
     "Speculation",
     "SpeculationStats",

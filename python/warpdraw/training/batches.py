@@ -112,7 +112,7 @@ class Documents:
             if not 2 <= len(ids) <= context + 1:
                 raise ValueError(
                     f"text: expected lines of at most context - 1 ({context - 1}) tokens, "
-                    f"got {len(ids) - 2} in line {number + 1}"
+                    f"got {len(ids) - 2} in line {number + 1} (blank ones not counted)"
                 )
         self._training = [np.array(ids, dtype=np.int32) for ids in training]
         self._held_out = [np.array(ids, dtype=np.int32) for ids in held_out]
