@@ -8,6 +8,8 @@ import pkgutil
 import re
 import shlex
 import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -69,28 +71,53 @@ def blocks(page, language):
 
 
 def commands(page):
-    """The commands of a page, and what it says that each prints."""
-    sessions = [block.removeprefix("$ ").split("\n$ ") for block in blocks(page, "console")]
-    return [session.partition("\n")[::2] for sessions_of_block in sessions for session in sessions_of_block]
+    """The commands of a page in order, and what it says that each prints; None for those of the tutorial's sh blocks."""
+    found = []
+    for language, block in re.findall(r"^```(console|sh)\n(.*?)^```$", PAGES[page], flags=re.MULTILINE | re.DOTALL):
+        if language == "console":
+            found += [session.partition("\n")[::2] for session in block.removeprefix("$ ").split("\n$ ")]
+        elif page.startswith("tutorial/"):
+            found += [(line, None) for line in block.splitlines()]
+    return found
 
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory):
     """A folder for each page, in which its commands run: what one writes the next may read."""
-    return {page: tmp_path_factory.mktemp("page") for page in PAGES}
+    folders = {page: tmp_path_factory.mktemp("page") for page in PAGES}
+    for folder in folders.values():
+        (folder / "examples").symlink_to(DOCS.parent / "examples")
+    return folders
 
 
-@pytest.mark.parametrize(("page", "command", "printed"), [(page, *each) for page in PAGES for each in commands(page)])
-def test_a_command_of_a_page_prints_what_it_says(page, command, printed, capsys, monkeypatch, folder_of):
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
+def test_the_commands_of_a_page_print_what_it_says(page, capsys, monkeypatch, folder_of):
     monkeypatch.chdir(folder_of[page])
-    before, _, command = command.rpartition(" | ")
+    for command, printed in commands(page):
+        with monkeypatch.context() as patch:
+            assert run(command, patch) == 0, command
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert printed is None or "\n".join(lines).rstrip("\n") == printed.rstrip("\n"), command
+
+
+def run(command, patch):
+    """The exit code of a command: of the program in this process, where it is the last of a pipe and writes no file."""
+    before, _, last = command.rpartition(" | ")
+    program, *arguments = shlex.split(last)
+    if program != "warpdraw" or ">" in arguments:
+        return subprocess.run(in_shell(command), shell=True).returncode
     if before:
-        piped = subprocess.run(before, shell=True, capture_output=True, encoding="utf-8", check=True).stdout
-        monkeypatch.setattr("sys.stdin", io.StringIO(piped))
-    program, *arguments = shlex.split(command)
-    assert (program, main(arguments)) == ("warpdraw", 0)
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert "\n".join(lines).rstrip("\n") == printed.rstrip("\n")
+        piped = subprocess.run(in_shell(before), shell=True, capture_output=True, encoding="utf-8", check=True).stdout
+        patch.setattr("sys.stdin", io.StringIO(piped))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the program prints them
+        return main(arguments)
+
+
+def in_shell(command):
+    """A command with this Python, and with the program that this Python has."""
+    python = shlex.quote(sys.executable)
+    return re.sub(r"\bpython\b|\bwarpdraw\b", lambda found: python + " -m warpdraw" * (found[0] == "warpdraw"), command)
 
 
 def session_of(page):
