@@ -79,10 +79,10 @@ for backend in warpdraw.backends():
     print(f"{backend.name}: {backend.available}, {backend.reason}")'
 }
 
-# gpu_tests WHICH: those whose names have WHICH. Warnings of another torch than the pinned one are none of their business.
+# gpu_tests WHICH: those whose names have WHICH, one after the other. Warnings of another torch than the pinned one are none of their business.
 gpu_tests() {
   # shellcheck disable=SC2086
-  "$python" -m pytest -q -m gpu -k "$1" -W default -p no:cacheprovider --continue-on-collection-errors --maxfail=25 \
+  "$python" -m pytest -o addopts=-ra -q -m gpu -k "$1" -W default -p no:cacheprovider --continue-on-collection-errors --maxfail=25 \
     --durations=8 tests ${GPU_TEST_ARGS:-}
 }
 
@@ -109,7 +109,7 @@ sanitize() {
     printf '\n-- %s\n' "$tool"
     # Without torch's cache of memory each tensor is an allocation of its own, whose ends are watched.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout --kill-after=5 $(((LIMIT - 10) / 3)) "$checker" --tool "$tool" --error-exitcode 9 \
-      --print-limit 20 "${only[@]}" "$python" -m pytest -q -W default -p no:cacheprovider -m gpu \
+      --print-limit 20 "${only[@]}" "$python" -m pytest -o addopts=-ra -q -W default -p no:cacheprovider -m gpu \
       tests/test_gpu.py -k test_for_a_sanitizer 2>&1 | tail -n 60
     local one=${PIPESTATUS[0]}
     echo "-- $tool: exit status $one"
