@@ -5,25 +5,50 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import ModelConfig, RopeScaling
 
 
-def rotary_tables(config: ModelConfig, sliding: bool = False) -> tuple[Tensor, Tensor]:
-    """cos and sin (float32 [max_positions, R / 2]) of position * theta^(-2 i / R), stretched as the config says.
+class RotaryTables(nn.Module):
+    """cos and sin of the angles of every position, by `ModelConfig.rotary_set`: the model's, and its sliding layers'.
 
-    R is the number of a head's elements that turn; `sliding` layers may have a theta of their own.
     Whole tables, made once: a value read by position is the same bits in every batch. RoFormer, arXiv 2104.09864.
     """
-    theta = config.sliding_rope_theta if sliding and config.sliding_rope_theta is not None else config.rope_theta
-    scaling = None if sliding else config.rope_scaling
-    exponents = torch.arange(0, config.rotary_size, 2, device="cpu").float() / config.rotary_size
+
+    cos: Tensor
+    sin: Tensor
+    sliding_cos: Tensor
+    sliding_sin: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.sliding = config.sliding_rope_theta is not None
+        self._add("", config, config.rope_theta, config.rope_scaling)
+        if config.sliding_rope_theta is not None:
+            self._add("sliding_", config, config.sliding_rope_theta, None)
+
+    def at(self, positions: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """cos and sin [B, T, 1, R / 2] at `positions` [B, T] of each set."""
+        main = self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)
+        if not self.sliding:
+            return (main,)
+        return main, (self.sliding_cos[positions].unsqueeze(2), self.sliding_sin[positions].unsqueeze(2))
+
+    def _add(self, prefix: str, config: ModelConfig, theta: float, scaling: RopeScaling | None) -> None:
+        cos, sin = _tables(config.max_positions, config.rotary_size, theta, scaling)
+        self.register_buffer(f"{prefix}cos", cos, persistent=False)
+        self.register_buffer(f"{prefix}sin", sin, persistent=False)
+
+
+def _tables(positions: int, size: int, theta: float, scaling: RopeScaling | None) -> tuple[Tensor, Tensor]:
+    """cos and sin (float32 [positions, R / 2]) of position * theta^(-2 i / R), R = size, stretched as scaling says."""
+    exponents = torch.arange(0, size, 2, device="cpu").float() / size
     frequencies = 1.0 / theta**exponents
     if scaling is not None:
         frequencies = _stretch(frequencies, scaling, theta)
     # The product is float32, as checkpoints were trained with; its cosine in float64 rounds the same on every machine.
-    angles = torch.outer(torch.arange(config.max_positions, device="cpu").float(), frequencies).double()
+    angles = torch.outer(torch.arange(positions, device="cpu").float(), frequencies).double()
     amplitude = 1.0 if scaling is None else scaling.amplitude
     return (amplitude * angles.cos()).float(), (amplitude * angles.sin()).float()
 

@@ -17,7 +17,7 @@ from .config import ModelConfig
 from .inputs import check_context, check_rows, check_tokens
 from .mlp import Mlp
 from .norms import make_norm
-from .rotary import rotary_tables, rotate, rotate_part
+from .rotary import RotaryTables, rotate, rotate_part
 from .rowwise import DECODE_TOKENS, linear_rows, map_rows
 
 Mix = Callable[..., Tensor]  # with the arguments of scaled_dot_product_attention
@@ -121,31 +121,46 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); or norms after each part, or the two in parallel."""
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        before, after = config.norm_placement != "after", config.norm_placement != "before"
-        self.parallel = config.parallel_residual
-        self.attention_norm = make_norm(config, config.hidden_size) if before else None
+        self.attention_norm = make_norm(config, config.hidden_size)
         self.attention = Attention(config, layer)
-        self.attention_after = make_norm(config, config.hidden_size) if after else None
-        self.mlp_norm = make_norm(config, config.hidden_size) if before else None
+        self.mlp_norm = make_norm(config, config.hidden_size)
         self.mlp = Mlp(config)
-        self.mlp_after = make_norm(config, config.hidden_size) if after else None
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        norm = self.attention_norm
-        mixed: Tensor = self.attention(x if norm is None else norm(x), step)
-        if self.attention_after is not None:
-            mixed = self.attention_after(mixed)
-        if not self.parallel:
-            x = x + mixed
-        norm = self.mlp_norm
-        done: Tensor = self.mlp(x if norm is None else norm(x), step)
-        if self.mlp_after is not None:
-            done = self.mlp_after(done)
-        return x + mixed + done if self.parallel else x + done
+        x = x + self.attention(self.attention_norm(x), step)
+        return x + self.mlp(self.mlp_norm(x), step)  # type: ignore[no-any-return]
+
+
+class ParallelBlock(Block):
+    """x + attention(norm(x)) + mlp(norm(x)), with a norm each."""
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        return x + self.attention(self.attention_norm(x), step) + self.mlp(self.mlp_norm(x), step)  # type: ignore[no-any-return]
+
+
+class AfterNormBlock(Block):
+    """x + norm(attention(x)), then x + norm(mlp(x)); with norms before each part too, if the config has both."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        if config.norm_placement == "after":
+            self.attention_norm, self.mlp_norm = nn.Identity(), nn.Identity()
+        self.attention_after = make_norm(config, config.hidden_size)
+        self.mlp_after = make_norm(config, config.hidden_size)
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        x = x + self.attention_after(self.attention(self.attention_norm(x), step))
+        return x + self.mlp_after(self.mlp(self.mlp_norm(x), step))  # type: ignore[no-any-return]
+
+
+def _block(config: ModelConfig, layer: int) -> Block:
+    if config.norm_placement != "before":
+        return AfterNormBlock(config, layer)
+    return ParallelBlock(config, layer) if config.parallel_residual else Block(config, layer)
 
 
 class Transformer(nn.Module):
@@ -169,11 +184,7 @@ class Transformer(nn.Module):
     torch.Size([1, 3, 512])
     """
 
-    rope_cos: Tensor
-    rope_sin: Tensor
-    sliding_rope_cos: Tensor
-    sliding_rope_sin: Tensor
-    embedding_scale: Tensor | None
+    embedding_scale: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -182,18 +193,10 @@ class Transformer(nn.Module):
         # A buffer, so that it is rounded to the model's dtype as the embeddings are.
         scale = None if config.embedding_scale is None else torch.tensor(config.embedding_scale, device="cpu")
         self.register_buffer("embedding_scale", scale, persistent=False)
-        self.position_embedding: nn.Embedding | None = None
-        if config.positions == "learned":
-            self.position_embedding = nn.Embedding(config.max_positions, config.hidden_size)
-        else:
-            cos, sin = rotary_tables(config)
-            self.register_buffer("rope_cos", cos, persistent=False)
-            self.register_buffer("rope_sin", sin, persistent=False)
-        if config.sliding_rope_theta is not None:
-            cos, sin = rotary_tables(config, sliding=True)
-            self.register_buffer("sliding_rope_cos", cos, persistent=False)
-            self.register_buffer("sliding_rope_sin", sin, persistent=False)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        learned = config.positions == "learned"
+        self.position_embedding = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
+        self.rotary = None if learned else RotaryTables(config)
+        self.blocks = nn.ModuleList(_block(config, layer) for layer in range(config.layers))
         self.norm = make_norm(config, config.hidden_size)
         self.head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.apply(_initialise)
@@ -268,12 +271,12 @@ class Transformer(nn.Module):
 
     def _run(self, tokens: Tensor, step: Step, last: bool, outputs: list[int] | None = None) -> Tensor:
         x = self.embedding(tokens)
-        if self.embedding_scale is not None:
+        if self.config.embedding_scale is not None:
             x = x * self.embedding_scale
         if self.position_embedding is not None:
             x = x + self.position_embedding(step.positions)
-        else:
-            step.rotary = self._rotary(step.positions)
+        if self.rotary is not None:
+            step.rotary = self.rotary.at(step.positions)
         for block in self.blocks:
             x = block(x, step)
         if outputs is not None:
@@ -281,13 +284,6 @@ class Transformer(nn.Module):
         x = self.norm(x[:, -1:] if last else x)
         logits = step.project(x, self.embedding.weight if self.head is None else self.head.weight)
         return logits if self.config.logit_cap is None else step.activate(self._cap, logits)
-
-    def _rotary(self, positions: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-        """The cosines and sines at `positions` [B, T], by config.rotary_set."""
-        main = self.rope_cos[positions].unsqueeze(2), self.rope_sin[positions].unsqueeze(2)
-        if self.config.sliding_rope_theta is None:
-            return (main,)
-        return main, (self.sliding_rope_cos[positions].unsqueeze(2), self.sliding_rope_sin[positions].unsqueeze(2))
 
     def _cap(self, logits: Tensor) -> Tensor:
         cap = self.config.logit_cap
