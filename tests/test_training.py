@@ -40,6 +40,7 @@ from warpdraw.training import (
     train,
 )
 from warpdraw.training.batches import IGNORED
+from warpdraw.training.lock import locked
 from warpdraw.training.state import FILE
 from warpdraw.training.texts import split_lines, split_texts
 from warpdraw.training.vocabulary import pieces_of
@@ -377,6 +378,21 @@ def test_a_run_whose_time_is_up_goes_on(tmp_path, text, run):
     assert run("train", str(text), "--out", str(tmp_path / "short"), *OPTIONS, "--resume")[0] == 0
     assert run("train", str(text), "--out", str(tmp_path / "whole"), *OPTIONS)[0] == 0
     assert_same_run(tmp_path / "short", tmp_path / "whole")
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, text):
+    first, second = training(tmp_path, text), training(tmp_path, text)
+    first.out.mkdir()
+    with (
+        locked(first.out),
+        pytest.raises(ValueError, match=r"^out: expected a folder that no other run writes to, got"),
+    ):
+        first.run()
+    first.run()
+    before = (first.out / FILE).read_bytes()
+    with pytest.raises(ValueError, match=r"^out: expected a new or empty folder, got .* that holds a run"):
+        second.run()
+    assert (first.out / FILE).read_bytes() == before
 
 
 def test_a_finished_run_can_be_resumed_for_nothing(tmp_path, text):

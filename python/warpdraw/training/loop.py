@@ -20,6 +20,7 @@ from ..model.tokenizer import Tokenizer
 from ..model.transformer import Transformer
 from .batches import IGNORED, Batch, Data
 from .config import TextConfig, TrainingConfig, differing
+from .lock import locked
 from .optimizer import learning_rate, optimizer_of
 from .state import FILE, MOMENTS, State
 from .vocabulary import END, END_ID
@@ -119,6 +120,7 @@ class Training:
         }
         self._fingerprint = data.fingerprint()
         state = State.read(self.out) if resume is True else resume or None
+        self._new = state is None
         if state is None:
             check_new(self.out)
         else:
@@ -138,10 +140,18 @@ class Training:
     def run(self, report: Callable[[Report], None] | None = None, *, minutes: float | None = None) -> Result:
         """Train to the last step, or until so many minutes are over; `report` is called after steps.
 
-        Raises ValueError where the loss or the gradient is no finite number; the last save is left as it is.
+        Raises ValueError where the loss or the gradient is no finite number (the last save is left as it is), and where
+        another process writes to the folder.
         """
         if minutes is not None and not minutes > 0:
             raise ValueError(f"minutes: expected more than 0, got {minutes}")
+        self.out.mkdir(parents=True, exist_ok=True)
+        with locked(self.out):
+            if self._new:
+                check_new(self.out)  # again, because another run may have been here since
+            return self._run(report, minutes)
+
+    def _run(self, report: Callable[[Report], None] | None, minutes: float | None) -> Result:
         began, first, tokens = perf_counter(), self.step, 0
         self._begin()
         every = 1 if self.device.type == "cpu" else READ_EVERY
@@ -150,10 +160,11 @@ class Training:
             seconds = perf_counter() - began
             last = self.step == self.config.steps
             over = minutes is not None and seconds > 60 * minutes
-            held_out = self._look() if last or self.step % self.config.eval_every == 0 else None
+            look = last or self.step % self.config.eval_every == 0
+            held_out = self._look() if look else None
             if last or over or self.step % self.config.save_every == 0:
                 self.save()
-            if report is not None and (held_out is not None or last or self.step % every == 0):
+            if report is not None and (look or self.step % every == 0):
                 left = (self.config.steps - self.step) * seconds / (self.step - first)
                 loss = float(self._losses[self.step - 1])
                 report(Report(self.step, self.config.steps, loss, held_out, tokens / seconds, left))
@@ -186,10 +197,10 @@ class Training:
 
     def _begin(self) -> None:
         """Clear away what a killed run left half written, and write what stays the same in every save."""
-        self.out.mkdir(parents=True, exist_ok=True)
         for left_behind in self.out.glob(f".*{PARTIAL}"):
             left_behind.unlink(missing_ok=True)
         self._state().write(self.out)  # first, because a folder with a state can be resumed
+        self._new = False
         begin = END_ID if self.data.begins else None
         weights.save(self.out, self.model, self.tokenizer, eos_ids=[END_ID], bos_id=begin)
         special = {
