@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -15,15 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..model import weights
-from ..model.replacing import PARTIAL, replacing
+from ..model.replacing import PARTIAL
 from ..model.tokenizer import Tokenizer
 from ..model.transformer import Transformer
 from .batches import IGNORED, Batch, Data
-from .config import TextConfig, TrainingConfig, differing
+from .config import TextConfig, TrainingConfig
 from .lock import locked
 from .optimizer import learning_rate, optimizer_of
 from .state import FILE, MOMENTS, State
-from .vocabulary import END, END_ID
+from .vocabulary import END_ID, save_tokenizer_config
 
 # Off the CPU a loss is read only so often, because reading waits for the device.
 READ_EVERY = 16
@@ -124,7 +122,7 @@ class Training:
         if state is None:
             check_new(self.out)
         else:
-            self._check(state)
+            state.check_run(self.out, config, text, self._fingerprint, self._where)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = Transformer(config.model(tokenizer.vocab_size)).to(self.device).train()
@@ -203,14 +201,7 @@ class Training:
         self._new = False
         begin = END_ID if self.data.begins else None
         weights.save(self.out, self.model, self.tokenizer, eos_ids=[END_ID], bos_id=begin)
-        special = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": None if begin is None else END,
-            "eos_token": END,
-            "clean_up_tokenization_spaces": False,
-        }
-        with replacing(self.out / "tokenizer_config.json") as file:
-            file.write_text(json.dumps(special, indent=2) + "\n", encoding="utf-8")
+        save_tokenizer_config(self.out, begin is not None)
 
     def _train_step(self) -> int:
         """One step; returns how many tokens it read."""
@@ -279,26 +270,6 @@ class Training:
             held_out_steps=torch.tensor([step for step, _ in self._held_out], dtype=torch.int64),
             held_out_losses=torch.tensor([loss for _, loss in self._held_out], dtype=torch.float64),
         )
-
-    def _check(self, state: State) -> None:
-        pairs: Sequence[tuple[TrainingConfig | TextConfig | None, TrainingConfig | TextConfig | None]]
-        pairs = ((state.config, self.config), (state.text, self.text))
-        for theirs, ours in pairs:
-            if theirs is not None and ours is not None and (name := differing(theirs, ours)) is not None:
-                expected, got = getattr(theirs, name), getattr(ours, name)
-                raise ValueError(f"{name}: expected {expected!r}, as the run in {self.out} has it, got {got!r}")
-        if state.data != self._fingerprint:
-            raise ValueError(
-                f"text: expected that of the run in {self.out} (SHA-256 of its tokens {state.data[:12]}), "
-                f"got another one ({self._fingerprint[:12]})"
-            )
-        for name, value in self._where.items():
-            if state.where.get(name) != value:
-                warnings.warn(
-                    f"{name}: the run in {self.out} had {state.where.get(name)} and goes on with {value}; "
-                    "its bits are not those of a run that was not stopped",
-                    stacklevel=4,
-                )
 
     def _restore(self, state: State) -> None:
         parameters = dict(self.model.named_parameters())
