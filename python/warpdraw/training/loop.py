@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,16 @@ class Result:
     @property
     def perplexity(self) -> float | None:
         """exp of the held-out loss."""
-        return None if self.held_out_loss is None else math.exp(self.held_out_loss)
+        return None if self.held_out_loss is None else perplexity(self.held_out_loss)
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats; infinite where that is no float.
+
+    >>> perplexity(0.0), perplexity(1000.0)
+    (1.0, inf)
+    """
+    return math.exp(loss) if loss < math.log(sys.float_info.max) else math.inf
 
 
 class Training:
@@ -238,13 +248,14 @@ class Training:
         return total / count
 
     def _check_finite(self) -> None:
-        bad = ~(self._losses[: self.step].isfinite() & self._norms[: self.step].isfinite())
-        if bad.any():
-            step = int(bad.nonzero()[0])
+        """Raise ValueError for a loss, a norm or a weight that is no finite number."""
+        wrong = ~(self._losses[: self.step].isfinite() & self._norms[: self.step].isfinite())
+        step = int(wrong.nonzero()[0]) if wrong.any() else self.step - 1
+        if wrong.any() or not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise ValueError(
-                f"learning_rate: expected one that keeps the loss finite, got a loss of {float(self._losses[step])} "
-                f"and a gradient of norm {float(self._norms[step])} in step {step + 1} "
-                f"with {self.config.learning_rate}; {self.out / FILE} is that of an earlier step"
+                f"learning_rate: expected one that keeps loss and weights finite, got {self.config.learning_rate} with "
+                f"a loss of {float(self._losses[step])} and a gradient of norm {float(self._norms[step])} in step "
+                f"{step + 1}; {self.out / FILE} is that of an earlier step"
             )
 
     def _state(self) -> State:
