@@ -99,8 +99,11 @@ class Dialogue:
                 self._commands[name][0](rest.strip())
             else:
                 self._print(self._chat.say(line[1:] if line.startswith("//") else line))
-        except (ValueError, TypeError, OSError) as error:
-            error_line(str(error))
+        except BrokenPipeError:  # nobody reads the answers
+            raise
+        # Too little memory or a fault of the device ends an answer, but not the conversation.
+        except (ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:
+            error_line(str(error) or type(error).__name__)
             self._failed = True
         except KeyboardInterrupt:
             if not self.interactive:
@@ -126,7 +129,7 @@ class Dialogue:
         answer = reply.stop()
         print(json_text(dataclasses.asdict(answer)) if self._as_json else "", flush=True)
         if interrupted:
-            self.note("stopped; what came is kept" if answer.text else "stopped; the question is taken back")
+            self.note("stopped; what came is kept" if answer.text else "stopped; nothing of it is kept")
             if not self.interactive:
                 raise KeyboardInterrupt
         elif answer.error is not None:
