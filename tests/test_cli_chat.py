@@ -16,11 +16,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from chat_templates import TEMPLATES
 from test_chat import chat_folder
 
 from warpdraw import SamplingParams, load
 from warpdraw.chat import Chat, Conversation
+from warpdraw.cli.dialogue import Dialogue
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "chat.md").read_text(encoding="utf-8")
 
@@ -170,6 +172,19 @@ def test_bad_input_at_the_start_is_one_line_and_exit_code_2(chat, arguments, mes
     assert message in err[0]
 
 
+def test_a_template_and_what_it_reads_can_be_given(chat, tmp_path):
+    template = tmp_path / "mine.jinja"
+    template.write_text("{{ bos_token }}{{ [text] * times if ready is true else 'no' }}{{ messages[0].content }}")
+    options = ["--template", str(template), "--template-set", "times=3", "--template-set", "text=a=b"]
+    tokens = []
+    for ready in ("true", "false"):
+        code, out, _ = chat(["The sky is"], "--seed", "7", "--json", *options, "--template-set", f"ready={ready}")
+        assert code == 0
+        tokens.append(json.loads(out[0])["prompt_tokens"])
+    encode = load("tiny-target").tokenizer.encode
+    assert tokens == [len(encode(text + "The sky is")) for text in ("['a=b', 'a=b', 'a=b']", "no")]
+
+
 def test_a_template_that_refuses_the_system_prompt_ends_it_at_the_start(chat, tmp_path):
     folder = str(chat_folder(tmp_path, TEMPLATES["gemma"]))
     code, out, err = chat(["a"], "--model", folder, "--seed", "1", "--system", "Be brief.")
@@ -200,6 +215,38 @@ def test_an_answer_that_cannot_be_drawn_is_an_error(chat):
     code, out, err = chat(["The sky is", "/history"], "--seed", "7", "--allow", "5", "--ban", "5", "--json")
     assert (code, json.loads(out[0])["finish_reason"], len(err)) == (1, "error", 1)
     assert err[0].startswith("warpdraw: error: no token can be drawn at position 4")
+
+
+class FailingOnce:
+    """Standard input whose second line meets a model that runs out of memory."""
+
+    def __init__(self, model):
+        self._model = model
+
+    def isatty(self):
+        return False
+
+    def __iter__(self):
+        def fail(*_):
+            raise torch.OutOfMemoryError("no memory\nis left")
+
+        yield "The sky is\n"
+        handle = self._model.register_forward_pre_hook(fail)
+        yield "My cat\n"
+        handle.remove()
+        yield "My cat\n"
+
+
+def test_a_run_that_fails_ends_its_answer_and_not_the_conversation(monkeypatch, capsys):
+    model = load("tiny-target")
+    session, expected = (Chat(model, SamplingParams(seed=7, max_tokens=16)) for _ in range(2))
+    monkeypatch.setattr(sys, "stdin", FailingOnce(model.model))
+    assert Dialogue(session, as_json=False).run() == 1
+    captured = capsys.readouterr()
+    first, second = (expected.say(text).run().text for text in ("The sky is", "My cat"))
+    assert captured.out == f"{first}\n\n{second}\n"
+    assert captured.err == "stopped; nothing of it is kept\nwarpdraw: error: no memory is left\n"
+    assert list(session.conversation) == list(expected.conversation)
 
 
 def test_input_that_is_no_text_is_refused(chat, monkeypatch):

@@ -118,20 +118,20 @@ class Dialogue:
             messages = "message is" if dropped == 1 else "messages are"
             left_out = f"the oldest {dropped} {messages} left out: the context is too short for them"
             self.note(left_out if dropped else "all messages fit into the context again")
-        interrupted = False
+        failure: BaseException | None = None
         try:
             for event in reply:
                 if not self._as_json:
                     sys.stdout.write(event.text)
                     sys.stdout.flush()
-        except KeyboardInterrupt:
-            interrupted = True
+        except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
+            failure = error
         answer = reply.stop()
         print(json_text(dataclasses.asdict(answer)) if self._as_json else "", flush=True)
-        if interrupted:
+        if failure is not None:
             self.note("stopped; what came is kept" if answer.text else "stopped; nothing of it is kept")
-            if not self.interactive:
-                raise KeyboardInterrupt
+            if not (self.interactive and isinstance(failure, KeyboardInterrupt)):
+                raise failure
         elif answer.error is not None:
             raise ValueError(answer.error)
         elif answer.finish_reason == "length" and self.interactive:
