@@ -1,6 +1,7 @@
 """`warpdraw chat`: piped and on a terminal, its commands, and the sessions in the documentation."""
 
 import codecs
+import dataclasses
 import doctest
 import io
 import itertools
@@ -112,6 +113,31 @@ def test_commands_do_what_they_say(chat, tmp_path):
     assert [message.role for message in Conversation.load(saved)] == ["system", "user", "assistant"]
     greedy = Chat(load("tiny-target"), SamplingParams(temperature=0, stop=(".", "x y")), system="It rains.")
     assert out[0] == greedy.say("The sky is").run().text
+
+
+def test_every_sampling_option_reaches_the_parameters(chat):
+    numbers = {
+        **{"temperature": 0.5, "dynatemp_range": 0.25, "dynatemp_exponent": 1.5, "top_k": 9, "top_p": 0.75},
+        **{"min_p": 0.125, "top_n_sigma": 3.0, "typical_p": 0.875, "epsilon": 0.0009765625, "eta": 0.001953125},
+        **{"xtc_probability": 0.5, "xtc_threshold": 0.25, "order": "hf", "seed": -5, "repetition_penalty": 1.25},
+        **{"frequency_penalty": -0.5, "presence_penalty": 0.75, "dry_multiplier": 0.875, "dry_base": 2.0},
+        **{"dry_allowed_length": 3, "no_repeat_ngram": 4, "max_tokens": 5, "min_tokens": 2},
+    }
+    lists = {"stop": "x", "stop_id": "3", "bias": "7=1.5", "ban": "9", "allow": "8", "dry_breaker": "e"}
+    words = [word for name, value in (numbers | lists).items() for word in ("--" + name.replace("_", "-"), str(value))]
+    code, _, err = chat(["/params"], *words, "--ignore-eos", "--threads", "1")
+    shown = changed_by(err[0])
+    expected = numbers | {"stop": ["x"], "stop_ids": [3], "logit_bias": [[7, 1.5]], "banned_ids": [9]}
+    expected |= {"allowed_ids": [8], "dry_breakers": ["e"], "ignore_eos": True}
+    assert (code, shown) == (0, expected)
+    fields = {field.name for field in dataclasses.fields(SamplingParams)}
+    assert fields - set(shown) == {"n", "bitmask", "logprobs", "logprobs_of", "kept"}
+
+
+def changed_by(line):
+    """What `/params` shows, as names and values."""
+    pairs = (each.split("=", 1) for each in re.split(r" (?=\w+=)", line))
+    return {name: value if value[0].isalpha() and value != "true" else json.loads(value) for name, value in pairs}
 
 
 def test_retry_draws_another_answer_and_repeats(chat):
