@@ -25,6 +25,8 @@ from warpdraw import SamplingParams, load
 from warpdraw.chat import Chat, Conversation
 from warpdraw.cli.dialogue import Dialogue
 
+# Parameters of a request that a conversation does not offer on the command line.
+WITHOUT_AN_OPTION = {"n", "bitmask", "logprobs", "logprobs_of", "kept"}
 GUIDE = (Path(__file__).parent.parent / "docs" / "chat.md").read_text(encoding="utf-8")
 
 
@@ -131,7 +133,7 @@ def test_every_sampling_option_reaches_the_parameters(chat):
     expected |= {"allowed_ids": [8], "dry_breakers": ["e"], "ignore_eos": True}
     assert (code, shown) == (0, expected)
     fields = {field.name for field in dataclasses.fields(SamplingParams)}
-    assert fields - set(shown) == {"n", "bitmask", "logprobs", "logprobs_of", "kept"}
+    assert fields - set(shown) == WITHOUT_AN_OPTION
 
 
 def changed_by(line):
