@@ -261,6 +261,18 @@ def test_events_together_are_the_answer_without_the_templates_space(tiny):
     assert chat.template.render(list(chat.conversation)) == "<|endoftext|>The sky is blue and the air is warm."
 
 
+def test_white_space_of_the_answer_itself_stays(models):
+    forced = SamplingParams(seed=1, max_tokens=4, logit_bias={" ": 1e4}, ignore_eos=True)
+    assert Chat(models["mistral"], forced).say("Hello").run().text == "   "
+    assert Chat(models["chatml"], forced).say("Hello").run().text == "    "
+    # White space of several characters is taken off as far as it comes.
+    source = "{% for m in messages %}{{ '[A]  \\n' if m.role == 'assistant' }}{{ m.content }}{% endfor %}"
+    template = ChatTemplate(source + "{{ '[A]' if add_generation_prompt }}", models["chatml"].tokenizer)
+    assert template.turn().space == "  \n"
+    reply = Chat(models["chatml"], forced, template=template).say("Hello")
+    assert [event.text for event in reply] == ["", "", " ", " "]
+
+
 def test_the_same_messages_parameters_and_seed_give_the_same_answers(tiny):
     def run(seed):
         chat = Chat(tiny, SamplingParams(seed=seed, max_tokens=16))

@@ -1,6 +1,7 @@
 """`warpdraw chat`: piped and on a terminal, its commands, and the sessions in the documentation."""
 
 import codecs
+import dataclasses
 import doctest
 import io
 import itertools
@@ -16,12 +17,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from chat_templates import TEMPLATES
 from test_chat import chat_folder
 
 from warpdraw import SamplingParams, load
 from warpdraw.chat import Chat, Conversation
+from warpdraw.cli.dialogue import Dialogue
 
+# Parameters of a request that a conversation does not offer on the command line.
+WITHOUT_AN_OPTION = {"n", "bitmask", "logprobs", "logprobs_of", "kept"}
 GUIDE = (Path(__file__).parent.parent / "docs" / "chat.md").read_text(encoding="utf-8")
 
 
@@ -112,6 +117,31 @@ def test_commands_do_what_they_say(chat, tmp_path):
     assert out[0] == greedy.say("The sky is").run().text
 
 
+def test_every_sampling_option_reaches_the_parameters(chat):
+    numbers = {
+        **{"temperature": 0.5, "dynatemp_range": 0.25, "dynatemp_exponent": 1.5, "top_k": 9, "top_p": 0.75},
+        **{"min_p": 0.125, "top_n_sigma": 3.0, "typical_p": 0.875, "epsilon": 0.0009765625, "eta": 0.001953125},
+        **{"xtc_probability": 0.5, "xtc_threshold": 0.25, "order": "hf", "seed": -5, "repetition_penalty": 1.25},
+        **{"frequency_penalty": -0.5, "presence_penalty": 0.75, "dry_multiplier": 0.875, "dry_base": 2.0},
+        **{"dry_allowed_length": 3, "no_repeat_ngram": 4, "max_tokens": 5, "min_tokens": 2},
+    }
+    lists = {"stop": "x", "stop_id": "3", "bias": "7=1.5", "ban": "9", "allow": "8", "dry_breaker": "e"}
+    words = [word for name, value in (numbers | lists).items() for word in ("--" + name.replace("_", "-"), str(value))]
+    code, _, err = chat(["/params"], *words, "--ignore-eos", "--threads", "1")
+    shown = changed_by(err[0])
+    expected = numbers | {"stop": ["x"], "stop_ids": [3], "logit_bias": [[7, 1.5]], "banned_ids": [9]}
+    expected |= {"allowed_ids": [8], "dry_breakers": ["e"], "ignore_eos": True}
+    assert (code, shown) == (0, expected)
+    fields = {field.name for field in dataclasses.fields(SamplingParams)}
+    assert fields - set(shown) == WITHOUT_AN_OPTION
+
+
+def changed_by(line):
+    """What `/params` shows, as names and values."""
+    pairs = (each.split("=", 1) for each in re.split(r" (?=\w+=)", line))
+    return {name: value if value[0].isalpha() and value != "true" else json.loads(value) for name, value in pairs}
+
+
 def test_retry_draws_another_answer_and_repeats(chat):
     _, out, _ = chat(["My cat", "/retry", "/retry", "/undo", "My cat", "/retry"], "--seed", "7")
     assert len(set(out[:3])) == 3
@@ -170,6 +200,19 @@ def test_bad_input_at_the_start_is_one_line_and_exit_code_2(chat, arguments, mes
     assert message in err[0]
 
 
+def test_a_template_and_what_it_reads_can_be_given(chat, tmp_path):
+    template = tmp_path / "mine.jinja"
+    template.write_text("{{ bos_token }}{{ [text] * times if ready is true else 'no' }}{{ messages[0].content }}")
+    options = ["--template", str(template), "--template-set", "times=3", "--template-set", "text=a=b"]
+    tokens = []
+    for ready in ("true", "false"):
+        code, out, _ = chat(["The sky is"], "--seed", "7", "--json", *options, "--template-set", f"ready={ready}")
+        assert code == 0
+        tokens.append(json.loads(out[0])["prompt_tokens"])
+    encode = load("tiny-target").tokenizer.encode
+    assert tokens == [len(encode(text + "The sky is")) for text in ("['a=b', 'a=b', 'a=b']", "no")]
+
+
 def test_a_template_that_refuses_the_system_prompt_ends_it_at_the_start(chat, tmp_path):
     folder = str(chat_folder(tmp_path, TEMPLATES["gemma"]))
     code, out, err = chat(["a"], "--model", folder, "--seed", "1", "--system", "Be brief.")
@@ -200,6 +243,38 @@ def test_an_answer_that_cannot_be_drawn_is_an_error(chat):
     code, out, err = chat(["The sky is", "/history"], "--seed", "7", "--allow", "5", "--ban", "5", "--json")
     assert (code, json.loads(out[0])["finish_reason"], len(err)) == (1, "error", 1)
     assert err[0].startswith("warpdraw: error: no token can be drawn at position 4")
+
+
+class FailingOnce:
+    """Standard input whose second line meets a model that runs out of memory."""
+
+    def __init__(self, model):
+        self._model = model
+
+    def isatty(self):
+        return False
+
+    def __iter__(self):
+        def fail(*_):
+            raise torch.OutOfMemoryError("no memory\nis left")
+
+        yield "The sky is\n"
+        handle = self._model.register_forward_pre_hook(fail)
+        yield "My cat\n"
+        handle.remove()
+        yield "My cat\n"
+
+
+def test_a_run_that_fails_ends_its_answer_and_not_the_conversation(monkeypatch, capsys):
+    model = load("tiny-target")
+    session, expected = (Chat(model, SamplingParams(seed=7, max_tokens=16)) for _ in range(2))
+    monkeypatch.setattr(sys, "stdin", FailingOnce(model.model))
+    assert Dialogue(session, as_json=False).run() == 1
+    captured = capsys.readouterr()
+    first, second = (expected.say(text).run().text for text in ("The sky is", "My cat"))
+    assert captured.out == f"{first}\n\n{second}\n"
+    assert captured.err == "stopped; nothing of it is kept\nwarpdraw: error: no memory is left\n"
+    assert list(session.conversation) == list(expected.conversation)
 
 
 def test_input_that_is_no_text_is_refused(chat, monkeypatch):

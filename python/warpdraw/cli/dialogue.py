@@ -99,8 +99,11 @@ class Dialogue:
                 self._commands[name][0](rest.strip())
             else:
                 self._print(self._chat.say(line[1:] if line.startswith("//") else line))
-        except (ValueError, TypeError, OSError) as error:
-            error_line(str(error))
+        except BrokenPipeError:  # nobody reads the answers
+            raise
+        # Too little memory or a fault of the device ends an answer, but not the conversation.
+        except (ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:
+            error_line(str(error) or type(error).__name__)
             self._failed = True
         except KeyboardInterrupt:
             if not self.interactive:
@@ -115,20 +118,20 @@ class Dialogue:
             messages = "message is" if dropped == 1 else "messages are"
             left_out = f"the oldest {dropped} {messages} left out: the context is too short for them"
             self.note(left_out if dropped else "all messages fit into the context again")
-        interrupted = False
+        failure: BaseException | None = None
         try:
             for event in reply:
                 if not self._as_json:
                     sys.stdout.write(event.text)
                     sys.stdout.flush()
-        except KeyboardInterrupt:
-            interrupted = True
+        except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
+            failure = error
         answer = reply.stop()
         print(json_text(dataclasses.asdict(answer)) if self._as_json else "", flush=True)
-        if interrupted:
-            self.note("stopped; what came is kept" if answer.text else "stopped; the question is taken back")
-            if not self.interactive:
-                raise KeyboardInterrupt
+        if failure is not None:
+            self.note("stopped; what came is kept" if answer.text else "stopped; nothing of it is kept")
+            if not (self.interactive and isinstance(failure, KeyboardInterrupt)):
+                raise failure
         elif answer.error is not None:
             raise ValueError(answer.error)
         elif answer.finish_reason == "length" and self.interactive:
