@@ -248,6 +248,8 @@ def _train_names(given: dict[str, Any]) -> int:
         extra.remove("device")
     if extra:
         raise ValueError(f"{extra[0]}: expected no --{extra[0].replace('_', '-')} with the text {NAMES!r}")
+    if given["threads"] is None:
+        torch.set_num_threads(1)  # matrices so small that several threads would wait longer than they compute
     names = import_module("warpdraw.names")  # nothing else needs it
     model = given["model"] or "mlp"
     out = given["out"] or Path(f"names-{model}")
