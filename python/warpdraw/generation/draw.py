@@ -165,6 +165,8 @@ class Batch:
         self, places: list[Place], arguments: dict[str, Any], logits: Tensor, tokens: list[int | None], result: Any
     ) -> list[Drawn]:
         """Tokens with what is reported of them, for rows that were drawn with `arguments`."""
+        if None not in tokens and not (self._explain or self.reports.arguments):
+            return [Drawn(token) for token in tokens]
         steps: list[Any] = [None] * len(tokens)
         if self._explain:
             positions = arguments["position"].tolist()
