@@ -71,7 +71,7 @@ def blocks(page, language):
 
 
 def commands(page):
-    """The commands of a page in order, and what it says that each prints; None for those of the tutorial's sh blocks."""
+    """The commands of a page in order, and what it says that each prints: None in the sh blocks of the tutorial."""
     found = []
     for language, block in re.findall(r"^```(console|sh)\n(.*?)^```$", PAGES[page], flags=re.MULTILINE | re.DOTALL):
         if language == "console":
