@@ -1,7 +1,18 @@
 """warpdraw draws the next token: exact, reproducible bit for bit, one read of the logits."""
 
 from .backends import Backend, BackendError, backends, launches, use
-from .generation import Completion, Completions, Event, SamplingParams, Speculation, generate, stream
+from .generation import (
+    Completion,
+    Completions,
+    Event,
+    SamplingParams,
+    Speculation,
+    beam_search,
+    best_of,
+    contrastive_search,
+    generate,
+    stream,
+)
 from .history import TokenHistory
 from .model import Checkpoint, CheckpointError, load
 from .ops import filter_logits, filter_probs, kept_csr, log_softmax, sample, softmax, verify
@@ -22,6 +33,9 @@ __all__ = [
     "Speculation",
     "TokenHistory",
     "backends",
+    "beam_search",
+    "best_of",
+    "contrastive_search",
     "filter_logits",
     "filter_probs",
     "generate",

@@ -1,5 +1,8 @@
 """Policy: which ops draw the next token, in which order, with which randomness, and when a text ends."""
 
+from .beam import beam_search
+from .best_of import best_of
+from .contrastive import contrastive_search
 from .loop import Stream, generate, stream
 from .params import SamplingParams
 from .results import Acceptance, Completion, Completions, Event, SpeculationStats
@@ -14,6 +17,9 @@ __all__ = [
     "Speculation",
     "SpeculationStats",
     "Stream",
+    "beam_search",
+    "best_of",
+    "contrastive_search",
     "generate",
     "stream",
 ]

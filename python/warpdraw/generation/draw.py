@@ -120,6 +120,14 @@ class Batch:
             self.history.append(result.tokens)
         return drawn
 
+    def follow(self, rows: list[int]) -> None:
+        """After a search took a token for each place, to go on from the places `rows`, which may be other ones."""
+        if self.history:
+            if rows != list(range(len(rows))):
+                self.history = self.history.fork(rows)
+            self.history.append([place.tokens[-1] if place.tokens else -1 for place in self.places])
+        self.position += 1
+
     def drawn(
         self, places: list[Place], arguments: dict[str, Any], logits: Tensor, tokens: list[int | None], result: Any
     ) -> list[Drawn]:

@@ -75,7 +75,7 @@ def stream(
     for name, value, least in (("max_rows", max_rows, 1), ("explain", explain, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    requests = _requests(model, prompts, params)
+    requests = requests_of(model, prompts, params)
     speculation = None if draft is None else speculation_of(draft, model)
     if speculation is not None and speculation.method == "greedy":
         for request in requests:
@@ -120,9 +120,10 @@ def _run(engine: Engine) -> Iterator[Event]:
         yield from engine.step()
 
 
-def _requests(
+def requests_of(
     model: Checkpoint, prompts: Prompts, params: SamplingParams | Sequence[SamplingParams] | None
 ) -> list[Request]:
+    """The prompts with their parameters, checked against the model."""
     several: list[str | list[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
     if params is None or isinstance(params, SamplingParams):
         params = [params or SamplingParams()] * len(several)

@@ -123,6 +123,7 @@ class Completion:
     seed               the seed of this sample: with it, and n = 1, the same text comes again.
     index, sample      which prompt, and which of its n samples.
     speculation        what became of its drafts, where there were any.
+    score              what a strategy ranked it by, where there was one: see `beam_search` and `best_of`.
     """
 
     prompt: str | list[int]
@@ -140,6 +141,7 @@ class Completion:
     error: str | None = None
     steps: list[Step] | None = None
     speculation: Acceptance | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)

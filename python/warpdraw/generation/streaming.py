@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 Decode = Callable[[list[int]], str]
 
@@ -62,6 +63,12 @@ class Detokenizer:
     def finish(self) -> str:
         """The text of what still waits; an unfinished character becomes U+FFFD."""
         return self._settle(len(self._waiting)) if self._waiting else ""
+
+    def fork(self) -> Detokenizer:
+        """One that has taken the same tokens, and goes on by itself."""
+        other = copy(self)
+        other._waiting = list(self._waiting)
+        return other
 
     def _text_after_context(self, tokens: list[int]) -> str:
         text = self._decode(self._context + tokens)
@@ -157,3 +164,9 @@ class TextStream:
         """The rest of the text, when no token follows."""
         piece = self._stops.push(self._detokenizer.finish(), armed)
         return piece if self.stop is not None else piece + self._stops.finish()
+
+    def fork(self) -> TextStream:
+        """One that has taken the same tokens, and goes on by itself."""
+        other = copy(self)
+        other._detokenizer, other._stops = self._detokenizer.fork(), copy(self._stops)
+        return other

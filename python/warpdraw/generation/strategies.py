@@ -1,0 +1,59 @@
+"""What strategies share: which parameters of a request they read, and a refusal of all others."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from .params import SamplingParams
+
+# Searches change the model's distribution by these, choose their own way, and end texts as drawn ones end.
+EDITS = (
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "dry_breakers",
+    "no_repeat_ngram",
+    "logit_bias",
+    "allowed_ids",
+    "banned_ids",
+    "bitmask",
+)
+ENDS = ("max_tokens", "min_tokens", "stop", "stop_ids", "ignore_eos")
+SEARCH_READS = frozenset((*EDITS, *ENDS))
+
+
+def unread(params: SamplingParams, reads: frozenset[str]) -> str | None:
+    """The first field that has a value of its own, but is not among `reads`.
+
+    >>> unread(SamplingParams(top_p=0.9, max_tokens=3), SEARCH_READS)
+    'top_p'
+    """
+    for field in fields(params):
+        if field.name not in reads and getattr(params, field.name) != field.default:
+            return field.name
+    return None
+
+
+def refuse_unread(name: str, params: SamplingParams, strategy: str, reads: frozenset[str] = SEARCH_READS) -> None:
+    """ValueError for a parameter of request `name` that the strategy does not read."""
+    field = unread(params, reads)
+    if field is not None:
+        default, value = getattr(SamplingParams(), field), getattr(params, field)
+        raise ValueError(f"{name}.{field}: expected {default!r} with {strategy}, which does not read it, got {value!r}")
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """ValueError for what is no integer of at least `least`."""
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+
+
+def check_number(name: str, value: object, low: float, high: float, allowed: str) -> None:
+    """TypeError or ValueError for what is no number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected {allowed}, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected {allowed}, got {value!r}")
