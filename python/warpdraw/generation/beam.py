@@ -14,6 +14,7 @@ from torch import Tensor
 from .. import ops
 from ..model.cache import KVCache
 from ..model.weights import Checkpoint
+from .checks import check_count, check_number
 from .draw import Batch
 from .engine import FIRST_TOKENS, PREFILL_TOKENS
 from .loop import Prompts, requests_of
@@ -21,7 +22,7 @@ from .params import SamplingParams
 from .place import Drawn, Place
 from .results import Completion, Completions, Throughput
 from .row import Request, Row
-from .strategies import SEARCH_READS, check_count, check_number, refuse_unread
+from .strategies import SEARCH_READS, refuse_unread
 from .streaming import TextStream
 from .vocabulary import Vocabulary
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from ..model.weights import Checkpoint
+from .checks import check_count
 from .loop import Prompts, generate
 from .params import SamplingParams
 from .results import Completion, Completions
-from .strategies import check_count
 
 
 def best_of(

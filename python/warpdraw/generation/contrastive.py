@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from .. import ops
 from ..model.cache import KVCache
 from ..model.weights import Checkpoint
+from .checks import check_count, check_number
 from .draw import Batch
 from .engine import FIRST_TOKENS, PREFILL_TOKENS
 from .loop import Prompts, requests_of
@@ -22,7 +23,7 @@ from .place import Drawn
 from .reports import problem
 from .results import Completion, Completions, Throughput
 from .row import Request, Row
-from .strategies import check_count, check_number, refuse_unread
+from .strategies import refuse_unread
 from .vocabulary import Vocabulary
 
 STRATEGY = "contrastive search"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import ops
 from ..history import TokenHistory
+from .mirostat import Mirostat
 from .params import NUMBERS
 from .place import Drawn, Place
 from .reports import Reports, explained, problem
@@ -88,13 +89,20 @@ class Batch:
         self.masked = [row for row, each in enumerate(params) if each.bitmask is not None]
         if self.masked:
             self._arguments["bitmask"] = self.all_allowed(len(places))
+        self.mirostat: Mirostat | None = None
+        if any(each.mirostat for each in params):
+            self.mirostat = Mirostat(places, vocabulary.size)
         self.reports = Reports(places)
 
     def draw(self, logits: Tensor) -> list[Drawn]:
         """One token for each row."""
         self.read_bitmasks()
+        if self.mirostat is not None:
+            self._arguments |= self.mirostat.filters(logits, self.inputs())
         result = self.sample(logits)
         drawn = self.finish(logits, result)
+        if self.mirostat is not None:
+            self.mirostat.follow([each.token for each in drawn], result.raw_logprob.tolist())
         self.position += 1
         return drawn
 

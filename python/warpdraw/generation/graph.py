@@ -58,6 +58,8 @@ class Graphs:
             return "explained steps compute more than a draw"
         if batch is None:
             return "rows came or went, or differ in the order of filters or in what is reported"
+        if batch.mirostat is not None:
+            return "mirostat chooses its filter on the host"
         if self._together < STEPS_BEFORE:
             return "the rows have just come together"
         return ""

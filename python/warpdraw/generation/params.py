@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..ops import sample
+from .steering import check_steering
 
 # What the op takes: its defaults and ranges are those of a request.
 _OP: dict[str, Any] = {spec.name: spec for spec in sample.contract.inputs}
@@ -64,6 +65,13 @@ class SamplingParams:
     bitmask             a function of the ids drawn so far that returns which tokens may follow, as int32
                         [vocabulary / 32], least significant bit first, 1 = allowed; or None for all.
 
+    What a text is steered by, step by step (docs/strategies.md):
+    mirostat           1 or 2 filters so that the tokens are as surprising as mirostat_tau says; 0 is off.
+    mirostat_tau       the wanted mean surprise of a token, in bits.
+    mirostat_eta       how fast the filter follows.
+    guidance           how much more the prompt counts than negative_prompt does; 1 is off.
+    negative_prompt    what the text is guided away from; None is the last token of the prompt.
+
     When to stop:
     max_tokens   the most tokens to draw for a sample.
     min_tokens   before this many, end-of-text and stop ids cannot be drawn and stop strings do not count.
@@ -114,6 +122,12 @@ class SamplingParams:
     banned_ids: tuple[Token, ...] = ()
     bitmask: Bitmask | None = None
 
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    guidance: float = 1.0
+    negative_prompt: str | None = None
+
     max_tokens: int = 64
     min_tokens: int = _OP["min_tokens"].default
     stop: tuple[str, ...] = ()
@@ -140,6 +154,7 @@ class SamplingParams:
                 _check_integer(name, getattr(self, name), 0, LARGEST_COUNT, "None or an integer >= 0")
         if not isinstance(self.ignore_eos, bool):
             raise TypeError(f"ignore_eos: expected True or False, got {self.ignore_eos!r}")
+        check_steering(self)
         if self.bitmask is not None and not callable(self.bitmask):
             raise TypeError(f"bitmask: expected a function of the token ids so far, or None, got {self.bitmask!r}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .params import LOGPROBS_OF, SamplingParams
 from .results import KeptTokens, Step, TokenLogprob
@@ -20,6 +20,7 @@ class Place:
     prompt: list[int]
     ends: tuple[int, ...]
     tokens: list[int]
+    limits: list[float] = field(default_factory=list)  # of mirostat: the mu of each token, and of the next one
 
     @property
     def position(self) -> int:

@@ -43,17 +43,3 @@ def refuse_unread(name: str, params: SamplingParams, strategy: str, reads: froze
     if field is not None:
         default, value = getattr(SamplingParams(), field), getattr(params, field)
         raise ValueError(f"{name}.{field}: expected {default!r} with {strategy}, which does not read it, got {value!r}")
-
-
-def check_count(name: str, value: object, least: int) -> None:
-    """ValueError for what is no integer of at least `least`."""
-    if type(value) is not int or value < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-
-
-def check_number(name: str, value: object, low: float, high: float, allowed: str) -> None:
-    """TypeError or ValueError for what is no number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected {allowed}, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name}: expected {allowed}, got {value!r}")
