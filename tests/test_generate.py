@@ -462,6 +462,11 @@ class Broken(torch.nn.Module):
         logits[tokens == 1] = math.nan
         return logits[:, -1:] if last else logits
 
+    def extend(self, tokens, cache, slots, positions, outputs):
+        logits = self.model.extend(tokens, cache, slots, positions, outputs)
+        logits[tokens[outputs] == 1] = math.nan
+        return logits
+
 
 def test_a_row_without_candidates_ends_in_an_error_and_the_others_go_on():
     broken = dataclasses.replace(MODEL, model=Broken(MODEL.model))

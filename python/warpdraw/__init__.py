@@ -4,6 +4,8 @@ from .backends import Backend, BackendError, backends, launches, use
 from .generation import (
     Completion,
     Completions,
+    Engine,
+    EngineFull,
     Event,
     SamplingParams,
     Speculation,
@@ -27,6 +29,8 @@ __all__ = [
     "CheckpointError",
     "Completion",
     "Completions",
+    "Engine",
+    "EngineFull",
     "Event",
     "Sampler",
     "SamplingParams",

@@ -3,6 +3,7 @@
 from .beam import beam_search
 from .best_of import best_of
 from .contrastive import contrastive_search
+from .engine import Engine, EngineFull
 from .loop import Stream, generate, stream
 from .params import SamplingParams
 from .results import Acceptance, Completion, Completions, Event, SpeculationStats
@@ -12,6 +13,8 @@ __all__ = [
     "Acceptance",
     "Completion",
     "Completions",
+    "Engine",
+    "EngineFull",
     "Event",
     "SamplingParams",
     "Speculation",

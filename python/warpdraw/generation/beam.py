@@ -20,8 +20,9 @@ from .engine import FIRST_TOKENS, PREFILL_TOKENS
 from .loop import Prompts, requests_of
 from .params import SamplingParams
 from .place import Drawn, Place
+from .request import Request
 from .results import Completion, Completions, Throughput
-from .row import Request, Row
+from .row import Row
 from .strategies import SEARCH_READS, refuse_unread
 from .streaming import TextStream
 from .vocabulary import Vocabulary
@@ -119,7 +120,7 @@ class Search:
 
     def __init__(self, model: Checkpoint, request: Request, slots: list[int], goal: Goal) -> None:
         self.request, self.slots, self._goal, self._model = request, slots, goal, model
-        row = Row(model, request, 0, slots[0])
+        row = Row(model, request, 0, slots[0], model.config.max_positions)
         self._limit, self._ends = row.limit, row.ends
         self.places: list[Place] = [replace(row.place, tokens=[]) for _ in slots]
         # Beams that are the same: only one of them counts.
@@ -204,13 +205,13 @@ class Search:
         """The best texts, as many as the request wants; one that says why where there is none."""
         made = []
         for sample, finished in enumerate(self._best[: self.request.params.n]):
-            row = Row(self._model, self.request, sample, self.slots[0])
+            row = Row(self._model, self.request, sample, self.slots[0], self._model.config.max_positions)
             for token in finished.tokens:
                 event = row.advance(Drawn(token))
             assert event.completion is not None
             made.append(replace(event.completion, seed=0, score=finished.score))
         if not made:
-            row = Row(self._model, self.request, 0, self.slots[0])
+            row = Row(self._model, self.request, 0, self.slots[0], self._model.config.max_positions)
             failed = row.advance(Drawn(None, "no beam has a token that can follow")).completion
             assert failed is not None
             made.append(replace(failed, seed=0))

@@ -21,8 +21,9 @@ from .loop import Prompts, requests_of
 from .params import SamplingParams
 from .place import Drawn
 from .reports import problem
+from .request import Request
 from .results import Completion, Completions, Throughput
-from .row import Request, Row
+from .row import Row
 from .strategies import refuse_unread
 from .vocabulary import Vocabulary
 
@@ -131,7 +132,7 @@ class _Run:
             logits = self._model.model(part, self._cache, rows, last=True, states=states)
         self._cache.copy(slots[0], slots[1:])
         self._throughput.prompt_tokens += len(request.ids)
-        row = Row(self._model, request, 0, slots[0])
+        row = Row(self._model, request, 0, slots[0], self._model.config.max_positions)
         return _Text(row, slots, _directions(torch.cat(states, dim=1)[0]), logits[0])
 
     def _step(self) -> None:

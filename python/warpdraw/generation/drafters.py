@@ -39,6 +39,10 @@ class Drafts:
 class Drafter(Protocol):
     """What proposes tokens."""
 
+    @property
+    def memory_bytes(self) -> int:
+        """What its cache takes when it is full."""
+
     def admit(self, ids: list[int], slots: list[int]) -> None:
         """Read a prompt for the rows that start from it."""
 
@@ -52,12 +56,10 @@ class Drafter(Protocol):
         """Take what became of the last drafts, before the rows grow."""
 
 
-def drafter_of(
-    speculation: Speculation, model: Checkpoint, slots: int, capacity: int, part: int
-) -> ModelDrafter | LookupDrafter:
-    """Prompts are read in parts of `part` tokens."""
+def drafter_of(speculation: Speculation, model: Checkpoint, cache: KVCache, part: int) -> ModelDrafter | LookupDrafter:
+    """A drafter beside a model with this cache. Prompts are read in parts of `part` tokens."""
     if isinstance(speculation.draft, Checkpoint):
-        return ModelDrafter(speculation.draft, speculation.method, slots, capacity, part)
+        return ModelDrafter(speculation.draft, speculation.method, cache, part)
     return LookupDrafter(speculation, model.model.embedding.weight.device)
 
 
@@ -73,6 +75,10 @@ class LookupDrafter:
             made: Lookup = Ngrams(self._speculation.ngram) if self._speculation.draft == "ngram" else Suffixes()
             made.extend(ids)
             self._indexes[slot] = made
+
+    @property
+    def memory_bytes(self) -> int:
+        return 0
 
     def room(self, row: Row) -> int:
         return row.limit
@@ -102,14 +108,15 @@ class LookupDrafter:
 class ModelDrafter:
     """Draws drafts from a smaller model, with a cache of its own in the same slots."""
 
-    def __init__(self, draft: Checkpoint, method: str, slots: int, capacity: int, part: int) -> None:
+    def __init__(self, draft: Checkpoint, method: str, beside: KVCache, part: int) -> None:
         self._model: Transformer = draft.model
-        self._context, self._part = draft.config.max_positions, part
+        self._context, self._part = min(draft.config.max_positions, beside.max_positions), part
         self._with_logits, self._seeds_by_step = method in NEEDS_DISTRIBUTION, method == "block"
         self._device = self._model.embedding.weight.device
         dtype = self._model.embedding.weight.dtype
-        self._cache = KVCache(draft.config, slots, min(capacity, self._context), dtype, self._device)
-        self._seen = [0] * slots  # how many tokens of its row each slot holds
+        capacity = min(beside.capacity, self._context)
+        self._cache = KVCache(draft.config, beside.slots, capacity, dtype, self._device, self._context)
+        self._seen = [0] * beside.slots  # how many tokens of its row each slot holds
 
     def admit(self, ids: list[int], slots: list[int]) -> None:
         for slot in slots:
@@ -120,6 +127,10 @@ class ModelDrafter:
             self._cache.copy(slots[0], slots[1:])
             for slot in slots:
                 self._seen[slot] = len(ids)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._cache.bytes_of(self._context)
 
     def room(self, row: Row) -> int:
         return self._context - len(row.request.ids) - len(row.tokens) + 1

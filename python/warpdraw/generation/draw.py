@@ -20,10 +20,13 @@ _OP: dict[str, Any] = {spec.name: spec for spec in ops.sample.contract.inputs}
 
 
 class Draws:
-    """Draws the tokens of a run step by step. `explain` leading candidates are reported for each row."""
+    """Draws the tokens of a run step by step. `explain` leading candidates are reported for each row.
 
-    def __init__(self, vocabulary: Vocabulary, explain: int = 0) -> None:
-        self._vocabulary, self.explain = vocabulary, explain
+    A row whose bitmask function raises has no candidate, or, with `raises`, the draw raises the same.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, explain: int = 0, raises: bool = True) -> None:
+        self._vocabulary, self.explain, self._raises = vocabulary, explain, raises
         self._batches: dict[tuple[str, str], Batch] = {}
 
     @property
@@ -47,7 +50,7 @@ class Draws:
             members = [places[row] for row in rows]
             batch = self._batches.get(call)
             if batch is None or batch.places != members:
-                batch = Batch(members, batch, self._vocabulary, self.explain, device)
+                batch = Batch(members, batch, self._vocabulary, self.explain, device, self._raises)
             batches[call] = batch
         self._batches = batches
         return list(zip(rows_of.values(), batches.values(), strict=True))
@@ -65,8 +68,16 @@ class Batch:
     """The rows of one call: tensors that are made when a row comes or goes, and brought up to date by each draw."""
 
     def __init__(
-        self, places: list[Place], before: Batch | None, vocabulary: Vocabulary, explain: int, device: torch.device
+        self,
+        places: list[Place],
+        before: Batch | None,
+        vocabulary: Vocabulary,
+        explain: int,
+        device: torch.device,
+        raises: bool = True,
     ) -> None:
+        self._raises = raises
+        self._failed: dict[int, str] = {}  # what the functions of rows raised
         self.places, self._vocabulary, self._explain, self._device = places, vocabulary, explain, device
         params = [place.params for place in places]
         self.history = self._history_after(before)
@@ -144,7 +155,10 @@ class Batch:
         if self._explain:
             positions = arguments["position"].tolist()
             steps = explained(logits, arguments, positions, tokens, self._explain, self._vocabulary)
-        problems = [None if token is not None else problem(logits[row]) for row, token in enumerate(tokens)]
+        problems = [
+            None if token is not None else self._failed.get(row) or problem(logits[row])
+            for row, token in enumerate(tokens)
+        ]
         logprobs = self.reports.logprobs_of(places, tokens, result)
         kept = self.reports.kept_of(places, tokens, result)
         return [Drawn(*row) for row in zip(tokens, problems, logprobs, kept, steps, strict=True)]
@@ -193,6 +207,15 @@ class Batch:
 
     def read_bitmask(self, row: int, tokens: list[int], words: Tensor) -> None:
         """Ask the function of a row which tokens may follow `tokens`, and write it to `words` [W]."""
+        try:
+            self._read_bitmask(row, tokens, words)
+        except Exception as error:
+            if self._raises:
+                raise
+            self._failed[row] = f"its bitmask raised {type(error).__name__}: {error}"
+            words.zero_()
+
+    def _read_bitmask(self, row: int, tokens: list[int], words: Tensor) -> None:
         place = self.places[row]
         assert place.params.bitmask is not None
         mask = place.params.bitmask(list(tokens))

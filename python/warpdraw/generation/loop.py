@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from ..model.weights import Checkpoint
 from .engine import FIRST_TOKENS, Engine
-from .params import SamplingParams, fresh_seed
+from .params import SamplingParams
+from .request import Request, request_of
 from .results import Completions, Event, Throughput
-from .row import Request
-from .speculation import Speculation, speculation_of
+from .speculation import Speculation
 from .vocabulary import Vocabulary
 
 Prompts = str | Sequence[str] | Sequence[list[int]]
@@ -75,16 +75,7 @@ def stream(
     for name, value, least in (("max_rows", max_rows, 1), ("explain", explain, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    requests = requests_of(model, prompts, params)
-    speculation = None if draft is None else speculation_of(draft, model)
-    if speculation is not None and speculation.method == "greedy":
-        for request in requests:
-            if request.params.temperature:
-                raise ValueError(
-                    f"{request.name}.temperature: expected 0 with drafts of method 'greedy', "
-                    f"got {request.params.temperature}"
-                )
-    return Stream(model, requests, max_rows, explain, graphs, speculation)
+    return Stream(model, requests_of(model, prompts, params), max_rows, explain, graphs, draft)
 
 
 class Stream(Iterator[Event]):
@@ -97,7 +88,7 @@ class Stream(Iterator[Event]):
         max_rows: int,
         explain: int,
         graphs: bool | None,
-        speculation: Speculation | None = None,
+        draft: Speculation | Checkpoint | str | None = None,
     ) -> None:
         self.throughput = Throughput()
         self._events: Iterator[Event] = iter(())
@@ -105,10 +96,19 @@ class Stream(Iterator[Event]):
             slots = min(sum(request.params.n for request in requests), max_rows)
             lengths = [len(each.ids) + min(each.params.max_tokens, FIRST_TOKENS) for each in requests]
             capacity = min(max(lengths), model.config.max_positions)
-            engine = Engine(model, slots, capacity, explain, graphs, speculation)
+            engine = Engine(
+                model,
+                slots,
+                prefill_tokens=None,
+                capacity=capacity,
+                explain=explain,
+                graphs=graphs,
+                draft=draft,
+                raises=True,
+            )
             self.throughput = engine.throughput
             for request in requests:
-                engine.add(request)
+                engine.enqueue(request)
             self._events = _run(engine)
 
     def __next__(self) -> Event:
@@ -129,32 +129,8 @@ def requests_of(
         params = [params or SamplingParams()] * len(several)
     if len(params) != len(several):
         raise ValueError(f"params: expected one for each of {len(several)} prompts, got {len(params)}")
-    requests, vocabulary = [], Vocabulary(model)
-    for index, (prompt, each) in enumerate(zip(several, params, strict=True)):
-        if not isinstance(each, SamplingParams):
-            raise TypeError(f"params[{index}]: expected a SamplingParams, got {each!r}")
-        seed = fresh_seed() if each.seed is None else each.seed
-        ids = _prompt_ids(model, f"prompts[{index}]", prompt)
-        lists = vocabulary.lists(f"params[{index}]", each)
-        requests.append(Request(index, prompt, ids, each, lists, seed))
-    return requests
-
-
-def _prompt_ids(model: Checkpoint, name: str, prompt: str | list[int]) -> list[int]:
-    if isinstance(prompt, str):
-        if any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise ValueError(f"{name}: expected text without lone surrogates, got {prompt!r}")
-        ids = model.tokenizer.encode(prompt) if prompt else []
-    elif isinstance(prompt, list | tuple) and all(type(token) is int for token in prompt):
-        ids = list(prompt)
-    else:
-        raise TypeError(f"{name}: expected text or a list of token ids, got {prompt!r}")
-    if not ids:
-        raise ValueError(f"{name}: expected at least one token, got none")
-    vocabulary, context = model.config.vocab_size, model.config.max_positions
-    for token in ids:
-        if not 0 <= token < vocabulary:
-            raise ValueError(f"{name}: expected token ids in [0, {vocabulary}), got {token}")
-    if len(ids) >= context:
-        raise ValueError(f"{name}: expected fewer tokens than the context of {context}, got {len(ids)}")
-    return ids
+    vocabulary = Vocabulary(model)
+    return [
+        request_of(model, vocabulary, index, prompt, each, (f"prompts[{index}]", f"params[{index}]"))
+        for index, (prompt, each) in enumerate(zip(several, params, strict=True))
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "context", "error"]
+FinishReason = Literal["stop", "length", "context", "error", "cancelled", "deadline"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class Completion:
     text               the generated text, without the stop string or stop token that ended it.
     token_ids          every token drawn, the one that ended the text included.
     finish_reason      "stop" (a stop string, a stop id or an end-of-text token; `stop` says which), "length"
-                       (max_tokens), "context" (the model's context is full) or "error" (`error` says what).
+                       (max_tokens), "context" (the context is full), "error" (`error` says what), or, in an `Engine`,
+                       "cancelled" or "deadline".
     seed               the seed of this sample: with it, and n = 1, the same text comes again.
     index, sample      which prompt, and which of its n samples.
     speculation        what became of its drafts, where there were any.

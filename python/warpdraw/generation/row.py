@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..model.weights import Checkpoint
 from .pace import Pace
-from .params import SamplingParams, end_ids, sample_seed
+from .params import end_ids, sample_seed
 from .place import Drawn, Place
+from .request import Request
 from .results import Acceptance, Completion, Event, FinishReason, KeptTokens, Step, TokenLogprob
 from .streaming import TextStream
-from .vocabulary import TokenLists
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt, as text or ids and as the ids that the model reads, and how to draw from it."""
-
-    index: int
-    prompt: str | list[int]
-    ids: list[int]
-    params: SamplingParams
-    lists: TokenLists
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """What messages call its parameters."""
-        return f"params[{self.index}]"
 
 
 class Row:
     """One running sample: its slot in the cache and what has come of it so far."""
 
-    def __init__(self, model: Checkpoint, request: Request, sample: int, slot: int) -> None:
+    def __init__(self, model: Checkpoint, request: Request, sample: int, slot: int, context: int) -> None:
         params = request.params
         self.request, self.params, self.sample, self.slot = request, params, sample, slot
         self.seed = sample_seed(request.seed, sample)
         self.ends = end_ids(params, model.eos_ids)
-        self.limit = min(params.max_tokens, model.config.max_positions - len(request.ids))
+        self.limit = min(params.max_tokens, context - len(request.ids))
         self.tokens: list[int] = []
         self.place = Place(request.name, params, request.lists, self.seed, request.ids, self.ends, self.tokens)
         self.text = TextStream(model.tokenizer.decode, request.ids, params.stop)
@@ -100,6 +81,20 @@ class Row:
             kept=drawn.kept,
             step=drawn.step,
             completion=None if reason is None else self._completion(reason, stop, error),
+        )
+
+    def end(self, reason: FinishReason) -> Event:
+        """End the sample before its next token, with the text so far."""
+        piece = self.text.finish(len(self.tokens) >= self.params.min_tokens)
+        self.pieces.append(piece)
+        self.finished = True
+        return Event(
+            index=self.request.index,
+            sample=self.sample,
+            text=piece,
+            token_ids=(),
+            finish_reason=reason,
+            completion=self._completion(reason, None, None),
         )
 
     def _completion(self, reason: FinishReason, stop: str | int | None, error: str | None) -> Completion:

@@ -36,10 +36,15 @@ class Speculative:
         part: int,
     ) -> None:
         self._model, self._cache, self._draws, self._speculation = model.model, cache, draws, speculation
-        self._drafter = drafter_of(speculation, model, cache.slots, cache.capacity, part)
+        self._drafter = drafter_of(speculation, model, cache, part)
         self._cost, self._method = speculation.cost_beside(model), speculation.method
         self._device = self._model.embedding.weight.device
         self._stats = throughput.speculation = SpeculationStats()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the cache of the draft model takes when it is full."""
+        return self._drafter.memory_bytes
 
     def admit(self, rows: list[Row]) -> None:
         """Get ready to draft for the samples of a prompt."""

@@ -13,6 +13,7 @@ class KVCache:
     `lengths` (int64 [slots]) lies on the host, so that a step knows its shapes without asking the device. The model
     appends and advances; the caller may truncate a slot (rejected drafts, a finished request), copy a slot (several
     samples from one prompt) and grow the capacity. Beyond a slot's length there are zeros, but for what `keep` left.
+    The capacity is at most `most`, or the model's own limit.
     Raises ValueError for slots, lengths and capacities out of range.
 
     >>> config = ModelConfig(
@@ -29,6 +30,7 @@ class KVCache:
         capacity: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        most: int | None = None,
     ) -> None:
         if slots < 1:
             raise ValueError(f"slots is {slots}; it must be at least 1")
@@ -36,7 +38,7 @@ class KVCache:
             raise ValueError(
                 f"capacity is {capacity}; it must be from 1 to config.max_positions = {config.max_positions}"
             )
-        self.max_positions = config.max_positions
+        self.max_positions = config.max_positions if most is None else most
         self.head_dim = config.head_dim
         # Why padded: every vector then starts on a 64-byte boundary, so that no kernel can tell slots apart.
         padded = -(-config.head_dim // 16) * 16
@@ -54,6 +56,10 @@ class KVCache:
     @property
     def capacity(self) -> int:
         return self._keys.shape[3]
+
+    def bytes_of(self, capacity: int) -> int:
+        """What the cache takes when it has room for so many tokens in each slot."""
+        return 2 * self._keys.nbytes // self.capacity * capacity
 
     def keys(self, layer: int) -> torch.Tensor:
         """One layer's keys, a view [slots, kv_heads, capacity, head_dim]."""
