@@ -58,6 +58,8 @@ class Graphs:
             return "explained steps compute more than a draw"
         if batch is None:
             return "rows came or went, or differ in the order of filters or in what is reported"
+        if any(place.params.guidance != 1 for place in batch.places):
+            return "guided rows read two slots"
         if batch.mirostat is not None:
             return "mirostat chooses its filter on the host"
         if self._together < STEPS_BEFORE:

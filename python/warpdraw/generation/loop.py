@@ -56,7 +56,7 @@ def stream(
 
     prompts   text, a list of texts, or a list of lists of token ids; lengths may differ.
     params    one SamplingParams for all prompts, or one for each; None is SamplingParams().
-    max_rows  the most samples in the batch at once; the others wait until one ends.
+    max_rows  the most samples in the batch at once, guided ones twice; the others wait until one ends.
     explain   how many leading candidates each event's `step` reports; 0 is none.
     graphs    whether steps of rows that stay together run as CUDA graphs; None is where the model is on a GPU. On
               the CPU True runs the same step without a graph. `throughput` says how often, and why not otherwise.
@@ -93,8 +93,8 @@ class Stream(Iterator[Event]):
         self.throughput = Throughput()
         self._events: Iterator[Event] = iter(())
         if requests:
-            slots = min(sum(request.params.n for request in requests), max_rows)
-            lengths = [len(each.ids) + min(each.params.max_tokens, FIRST_TOKENS) for each in requests]
+            slots = min(sum(request.params.n * request.slots for request in requests), max_rows)
+            lengths = [each.longest + min(each.params.max_tokens, FIRST_TOKENS) for each in requests]
             capacity = min(max(lengths), model.config.max_positions)
             engine = Engine(
                 model,

@@ -10,6 +10,8 @@ from .request import Request
 from .results import Acceptance, Completion, Event, FinishReason, KeptTokens, Step, TokenLogprob
 from .streaming import TextStream
 
+NO_SLOT = -1
+
 
 class Row:
     """One running sample: its slot in the cache and what has come of it so far."""
@@ -17,9 +19,10 @@ class Row:
     def __init__(self, model: Checkpoint, request: Request, sample: int, slot: int, context: int) -> None:
         params = request.params
         self.request, self.params, self.sample, self.slot = request, params, sample, slot
+        self.negative_slot = NO_SLOT  # where the row is guided
         self.seed = sample_seed(request.seed, sample)
         self.ends = end_ids(params, model.eos_ids)
-        self.limit = min(params.max_tokens, context - len(request.ids))
+        self.limit = min(params.max_tokens, context - request.longest)
         self.tokens: list[int] = []
         self.place = Place(request.name, params, request.lists, self.seed, request.ids, self.ends, self.tokens)
         self.text = TextStream(model.tokenizer.decode, request.ids, params.stop)

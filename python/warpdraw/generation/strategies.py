@@ -43,3 +43,11 @@ def refuse_unread(name: str, params: SamplingParams, strategy: str, reads: froze
     if field is not None:
         default, value = getattr(SamplingParams(), field), getattr(params, field)
         raise ValueError(f"{name}.{field}: expected {default!r} with {strategy}, which does not read it, got {value!r}")
+
+
+def refuse_with_drafts(name: str, params: SamplingParams) -> None:
+    """ValueError for what changes with every token, and so cannot be known where a draft is verified."""
+    for field in ("mirostat", "guidance"):
+        default, value = getattr(SamplingParams(), field), getattr(params, field)
+        if value != default:
+            raise ValueError(f"{name}.{field}: expected {default!r} together with drafts, got {value!r}")
