@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .attention_rows import PLACES
 from .config import ModelConfig
 
 
@@ -12,7 +13,7 @@ class KVCache:
 
     `lengths` (int64 [slots]) lies on the host, so that a step knows its shapes without asking the device. The model
     appends and advances; the caller may truncate a slot (rejected drafts, a finished request), copy a slot (several
-    samples from one prompt) and grow the capacity. Beyond a slot's length there are zeros, but for what `keep` left.
+    samples from one prompt) and grow the capacity. Beyond a slot's length there are zeros.
     The capacity is at most `most`, or the model's own limit.
     Raises ValueError for slots, lengths and capacities out of range.
 
@@ -42,31 +43,28 @@ class KVCache:
         self.head_dim = config.head_dim
         # Why padded: every vector then starts on a 64-byte boundary, so that no kernel can tell slots apart.
         padded = -(-config.head_dim // 16) * 16
-        shape = (config.layers, slots, config.kv_heads, capacity, padded)
+        # Whole blocks of places: what a row's attention reads then follows from its position, not from the capacity.
+        self.capacity = capacity
+        shape = (config.layers, slots, config.kv_heads, _whole(capacity), padded)
         self._keys = torch.zeros(shape, dtype=dtype, device=device)
         self._values = torch.zeros(shape, dtype=dtype, device=device)
         self._view()
         self.lengths = torch.zeros(slots, dtype=torch.int64)
-        self._written = [0] * slots  # beyond this there are zeros, whatever the length is
 
     @property
     def slots(self) -> int:
         return self._keys.shape[1]
 
-    @property
-    def capacity(self) -> int:
-        return self._keys.shape[3]
-
     def bytes_of(self, capacity: int) -> int:
         """What the cache takes when it has room for so many tokens in each slot."""
-        return 2 * self._keys.nbytes // self.capacity * capacity
+        return 2 * self._keys.nbytes // self._keys.shape[3] * _whole(capacity)
 
     def keys(self, layer: int) -> torch.Tensor:
-        """One layer's keys, a view [slots, kv_heads, capacity, head_dim]."""
+        """One layer's keys, a view [slots, kv_heads, whole blocks of places, head_dim]."""
         return self._layers[layer][0]
 
     def values(self, layer: int) -> torch.Tensor:
-        """One layer's values, a view [slots, kv_heads, capacity, head_dim]."""
+        """One layer's values, of the same shape."""
         return self._layers[layer][1]
 
     def append(
@@ -87,14 +85,9 @@ class KVCache:
     def keep(self, rows: list[int], lengths: list[int], written: list[int]) -> None:
         """Declare the first `lengths` positions of slots `rows` filled, of `written` that were appended to.
 
-        On the CPU the others stay what they are, because there a row's attention reads no position after its own, and
-        the next tokens write over them. Elsewhere it reads them masked, so they become zeros.
+        The others become zeros: attention reads them masked.
         """
         self.lengths[rows] = torch.tensor(lengths)
-        if self._keys.device.type == "cpu":
-            for row, end in zip(rows, written, strict=True):
-                self._written[row] = max(self._written[row], end)
-            return
         ends = zip(rows, lengths, written, strict=True)
         stale = [(row, position) for row, length, end in ends for position in range(length, end)]
         if stale:
@@ -108,10 +101,9 @@ class KVCache:
         if not 0 <= length <= filled:
             raise ValueError(f"length is {length}; slot {row} can be cut to between 0 and {filled}")
         # Why zeroed: a masked key has weight 0, and 0 times a NaN that another request left behind is NaN.
-        end = max(filled, self._written[row])
-        self._keys[:, row, :, length:end] = 0
-        self._values[:, row, :, length:end] = 0
-        self.lengths[row], self._written[row] = length, 0
+        self._keys[:, row, :, length:filled] = 0
+        self._values[:, row, :, length:filled] = 0
+        self.lengths[row] = length
 
     def copy(self, source: int, rows: torch.Tensor | list[int], start: int = 0) -> None:
         """Make each slot in `rows` hold what slot `source` holds; before position `start` they are known to do."""
@@ -130,7 +122,8 @@ class KVCache:
             raise ValueError(f"capacity is {capacity}; at most max_positions = {self.max_positions} is allowed")
         if capacity <= self.capacity:
             return
-        extra = min(max(capacity, 2 * self.capacity), self.max_positions) - self.capacity
+        self.capacity = min(max(capacity, 2 * self.capacity), self.max_positions)
+        extra = _whole(self.capacity) - self._keys.shape[3]
         self._keys = torch.nn.functional.pad(self._keys, (0, 0, 0, extra))
         self._values = torch.nn.functional.pad(self._values, (0, 0, 0, extra))
         self._view()
@@ -141,3 +134,7 @@ class KVCache:
         self._layers: list[tuple[torch.Tensor, torch.Tensor]] = [
             (keys[..., : self.head_dim], values[..., : self.head_dim]) for keys, values in each
         ]
+
+
+def _whole(capacity: int) -> int:
+    return -(-capacity // PLACES) * PLACES

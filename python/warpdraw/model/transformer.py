@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention_rows import Plan, attend_rows, plan_of
 from .cache import KVCache
 from .config import ModelConfig
 from .rotary import rotary_tables, rotate
-from .rowwise import DECODE_TOKENS, attend_row, linear_rows, map_rows
+from .rowwise import DECODE_TOKENS, linear_rows, map_rows
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -32,11 +33,15 @@ class Step:
     cache: KVCache | None
     rowwise: bool
     rotary: tuple[Tensor, Tensor] | None = None  # cos, sin [B, T, 1, D / 2]
+    plans: dict[int | None, Plan] = field(default_factory=dict)  # of rows, by the window
 
-    @cached_property
-    def places(self) -> list[tuple[int, list[int]]]:
-        """The slot and the positions of each row, on the host."""
-        return list(zip(self.rows.tolist(), self.positions.tolist(), strict=True))
+    def plan(self, window: int | None, keys: Tensor) -> Plan:
+        """How rows attend to keys [slots, kv_heads, places, D]."""
+        if window not in self.plans:
+            places = zip(self.rows.tolist(), self.positions.tolist(), strict=True)
+            rows = [(slot, position) for slot, positions in places for position in positions]
+            self.plans[window] = plan_of(rows, window, keys.shape[1] * keys.shape[3], keys.dtype)
+        return self.plans[window]
 
     def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
         return self.project(x, layer.weight, layer.bias)
@@ -104,7 +109,7 @@ class Attention(nn.Module):
         cache.append(self.layer, step.rows, step.positions, key, value)
         keys, values = cache.keys(self.layer), cache.values(self.layer)
         if step.rowwise:
-            return attend_row(query, keys, values, step.places, self.window)
+            return attend_rows(query, keys, values, step.plan(self.window, keys))
         keys, values = (part[step.rows, :, : step.length].transpose(1, 2) for part in (keys, values))
         return self._attend(query, keys, values, step.positions)
 
