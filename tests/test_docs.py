@@ -14,7 +14,9 @@ import warpdraw
 from warpdraw.cli.main import main
 from warpdraw.op import OPS
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "generation.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+GUIDE = (DOCS / "generation.md").read_text(encoding="utf-8")
+STRATEGIES = (DOCS / "strategies.md").read_text(encoding="utf-8")
 
 
 def modules():
@@ -57,18 +59,18 @@ def test_everything_public_is_documented():
         assert thing.__doc__.strip().splitlines()[0].strip().endswith("."), name
 
 
-def blocks(language):
-    """The code of the guide in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
+def blocks(language, page=GUIDE):
+    """The code of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
 
 
-def commands():
-    """The commands of the guide, and what it says that each prints."""
-    sessions = [block.removeprefix("$ ").split("\n$ ") for block in blocks("console")]
+def commands(page=GUIDE):
+    """The commands of a page, and what it says that each prints."""
+    sessions = [block.removeprefix("$ ").split("\n$ ") for block in blocks("console", page)]
     return [session.partition("\n")[::2] for sessions_of_block in sessions for session in sessions_of_block]
 
 
-@pytest.mark.parametrize(("command", "printed"), commands())
+@pytest.mark.parametrize(("command", "printed"), commands() + commands(STRATEGIES))
 def test_a_command_of_the_guide_prints_what_it_says(command, printed, capsys):
     program, *arguments = shlex.split(command)
     assert (program, main(arguments)) == ("warpdraw", 0)
