@@ -135,6 +135,27 @@ def test_a_sample_takes_two_slots_and_gives_them_back():
     assert sorted(engine._free) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("left", [0, 1, 4])
+def test_a_row_that_loses_tokens_goes_on_in_both_slots(left):
+    """What a rewound row reads next is what it read there before."""
+    params = SamplingParams(guidance=2.0, negative_prompt="xyz", max_tokens=12, ignore_eos=True, seed=3)
+    engine = Engine(MODEL, slots=2)
+    engine.add([5, 6, 7], params)
+    with torch.inference_mode():
+        for _ in range(6):
+            engine.step()
+        row = engine._running[0]
+        cache = engine._cache
+        del row.tokens[left:]
+        cache.truncate(row.slot, row.length - 1)
+        engine._guidance.rewind(row)
+        logits = engine._guidance.decode([row])
+    text, negative = [5, 6, 7, *row.tokens], [*MODEL.tokenizer.encode("xyz"), *row.tokens]
+    with torch.no_grad():
+        c, u = (MODEL.model(torch.tensor([ids]))[0, -1].log_softmax(-1) for ids in (text, negative))
+    torch.testing.assert_close(logits[0], u + 2 * (c - u), rtol=1e-4, atol=1e-4)
+
+
 def test_one_slot_is_too_few():
     message = r"params\[0\].guidance: expected 1 where there is one slot, because a guided sample takes two, got 1.5"
     with pytest.raises(ValueError, match=message):

@@ -49,7 +49,9 @@ class Guidance:
         """Logits [B, V] after the last token of each row, guided where the row is."""
         members = [index for index, row in enumerate(rows) if row.request.negative is not None]
         others = [rows[index] for index in members]
-        tokens = torch.tensor([row.tokens[-1:] for row in (*rows, *others)], device=self._device)
+        last = [row.tokens[-1:] or row.request.ids[-1:] for row in rows]
+        last += [row.tokens[-1:] or (row.request.negative or [])[-1:] for row in others]
+        tokens = torch.tensor(last, device=self._device)
         slots = torch.tensor([*(row.slot for row in rows), *(row.negative_slot for row in others)])
         logits: Tensor = self._model(tokens, self._cache, slots)[:, -1]
         if not members:
@@ -57,6 +59,11 @@ class Guidance:
         logits, away = logits[: len(rows)].float(), logits[len(rows) :]
         at = torch.tensor(members, device=self._device)
         return logits.index_copy(0, at, guided(logits[at], away, self._scales(others)))
+
+    def rewind(self, row: Row) -> None:
+        """Forget the tokens that a row has no longer; the last one that it has is read once more."""
+        if row.request.negative is not None:
+            self._cache.truncate(row.negative_slot, len(row.request.negative) + len(row.tokens) - 1)
 
     def _scales(self, rows: Sequence[Row]) -> Tensor:
         return torch.tensor([row.params.guidance for row in rows], dtype=torch.float32, device=self._device)
