@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -133,6 +134,34 @@ def test_a_sample_takes_two_slots_and_gives_them_back():
     while not engine.idle:
         engine.step()
     assert sorted(engine._free) == [0, 1, 2, 3]
+
+
+def without_phrase(phrase, params):
+    """Tokens drawn again and again, each time with one more token banned where the phrase began."""
+    model, bans = shipped(), {}
+
+    def allowed(ids):
+        mask = torch.full([(model.config.vocab_size + 31) // 32], -1, dtype=torch.int32)
+        for token in bans.get(tuple(ids), ()):
+            mask[token // 32] &= ~torch.tensor(1 << token % 32, dtype=torch.int64).to(torch.int32)
+        return mask
+
+    while True:
+        found = generate(model, PROMPT, replace(params, bitmask=allowed))[0]
+        if phrase not in found.text:
+            return found.token_ids
+        start, ids = found.text.index(phrase), found.token_ids
+        texts = [model.tokenizer.decode(ids[: count + 1]) for count in range(len(ids))]
+        at = next(count for count, text in enumerate(texts) if len(text) > start)
+        bans.setdefault(tuple(ids[:at]), []).append(ids[at])
+
+
+@pytest.mark.parametrize("phrase", ["air", "blue", "clear and"])
+def test_phrases_are_taken_back_from_guided_and_mirostat_rows(phrase):
+    for fields in ({"guidance": 1.3, "negative_prompt": NEGATIVE}, {"mirostat": 2, "mirostat_tau": 2.0}):
+        params = SamplingParams(seed=7, max_tokens=12, temperature=1.3, **fields)
+        found = generate(shipped(), PROMPT, replace(params, ban_phrases=[phrase], ban_case=True))[0]
+        assert found.token_ids == without_phrase(phrase, params)
 
 
 @pytest.mark.parametrize("left", [0, 1, 4])

@@ -1,5 +1,6 @@
 """warpdraw draws the next token: exact, reproducible bit for bit, one read of the logits."""
 
+from . import guides
 from .backends import Backend, BackendError, backends, launches, use
 from .generation import (
     Completion,
@@ -43,6 +44,7 @@ __all__ = [
     "filter_logits",
     "filter_probs",
     "generate",
+    "guides",
     "kept_csr",
     "launches",
     "load",

@@ -154,6 +154,9 @@ class Sampler(nn.Module):
             raise ValueError(f"params.order: expected {self._order!r}, the order of this sampler, got {params.order!r}")
         if params.bitmask is not None:
             raise ValueError("params.bitmask: expected None, because a draw asks no function: give it the words itself")
+        for name, off in (("guide", None), ("ban_phrases", ())):
+            if getattr(params, name) != off:
+                raise ValueError(f"params.{name}: expected {off!r}, because a draw follows no text: give it a bitmask")
         check_integer("index", index, 0)
         if index >= params.n:
             raise ValueError(f"index: expected an integer in [0, params.n = {params.n}), got {index}")

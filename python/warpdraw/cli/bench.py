@@ -17,7 +17,7 @@ from ..bench.peers import Job
 from ..bench.picture import picture
 from ..bench.sample import DTYPES, SHAPES, Case, NotVerified, measure, report
 from ..generation.params import SamplingParams
-from . import bench_verify
+from . import bench_generate, bench_verify
 from .bench_output import (
     JsonPath,
     PicturePath,
@@ -38,6 +38,7 @@ from .values import count, integer, number
 
 app = typer.Typer(help="Measure: verified first, then timed in turn in one process.", no_args_is_help=True)
 app.command("verify", epilog=bench_verify.EXAMPLES)(bench_verify.verify)
+app.command("generate", epilog=bench_generate.EXAMPLES)(bench_generate.generate)
 
 SAMPLE_EXAMPLES = """Examples:
 

@@ -55,6 +55,9 @@ class Drafter(Protocol):
     def settle(self, rows: Sequence[Row], drafted: list[int], accepted: list[int]) -> None:
         """Take what became of the last drafts, before the rows grow."""
 
+    def rewind(self, row: Row) -> None:
+        """Forget what the row has no longer."""
+
 
 def drafter_of(speculation: Speculation, model: Checkpoint, cache: KVCache, part: int) -> ModelDrafter | LookupDrafter:
     """A drafter beside a model with this cache. Prompts are read in parts of `part` tokens."""
@@ -72,9 +75,16 @@ class LookupDrafter:
 
     def admit(self, ids: list[int], slots: list[int]) -> None:
         for slot in slots:
-            made: Lookup = Ngrams(self._speculation.ngram) if self._speculation.draft == "ngram" else Suffixes()
-            made.extend(ids)
-            self._indexes[slot] = made
+            self._indexes[slot] = self._index(ids)
+
+    def rewind(self, row: Row) -> None:
+        # An index only grows.
+        self._indexes[row.slot] = self._index(row.tokens_from(0))
+
+    def _index(self, ids: list[int]) -> Lookup:
+        made: Lookup = Ngrams(self._speculation.ngram) if self._speculation.draft == "ngram" else Suffixes()
+        made.extend(ids)
+        return made
 
     @property
     def memory_bytes(self) -> int:
@@ -196,6 +206,12 @@ class ModelDrafter:
                 self._seen[row.slot] = kept[-1]
         if slots:
             self._cache.keep(slots, kept, written)
+
+    def rewind(self, row: Row) -> None:
+        if self._seen[row.slot] >= row.length:
+            # The last token is read once more, for what follows it.
+            self._seen[row.slot] = row.length - 1
+            self._cache.truncate(row.slot, row.length - 1)
 
     def _read_new(self, rows: Sequence[Row], active: list[int]) -> Tensor:
         """The logits after the last token of each active row, whose tokens since the last drafts are read."""

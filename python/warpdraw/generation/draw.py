@@ -55,6 +55,12 @@ class Draws:
         self._batches = batches
         return list(zip(rows_of.values(), batches.values(), strict=True))
 
+    def rewind(self, place: Place) -> None:
+        """Take note that the last tokens of a place were taken back."""
+        for batch in self._batches.values():
+            if place in batch.places:
+                batch.rewind(batch.places.index(place))
+
     def draw(self, logits: Tensor, places: Sequence[Place]) -> list[Drawn]:
         """One token for each row of logits [B, V], and nothing for the places that are no longer there."""
         drawn: dict[int, Drawn] = {}
@@ -97,9 +103,11 @@ class Batch:
         lists = [place.id_lists for place in places]
         for name in lists[0]:
             self._add_list(name, [each[name] for each in lists])
-        self.masked = [row for row, each in enumerate(params) if each.bitmask is not None]
+        self.masked = [row for row, each in enumerate(places) if each.rules is not None]
+        self._masks: list[Tensor] = []
         if self.masked:
-            self._arguments["bitmask"] = self.all_allowed(len(places))
+            self._arguments["bitmask"] = words = self.all_allowed(len(places))
+            self._masks = [words[row] for row in self.masked]
         self.mirostat: Mirostat | None = None
         if any(each.mirostat for each in params):
             self.mirostat = Mirostat(places, vocabulary.size)
@@ -116,6 +124,13 @@ class Batch:
             self.mirostat.follow([each.token for each in drawn], result.raw_logprob.tolist())
         self.position += 1
         return drawn
+
+    def rewind(self, row: int) -> None:
+        """Go back to the tokens that the place of a row has left."""
+        place = self.places[row]
+        self.position[row] = place.position
+        if self.history and place.params.reads_history:
+            self.history.truncate(row, place.position)
 
     def sample(self, logits: Tensor) -> Any:
         """The call of the op: nothing in it waits for the device, and its tensors stay where they are."""
@@ -201,35 +216,21 @@ class Batch:
         return torch.full((*rows, words), -1, dtype=torch.int32, device=self._device)
 
     def read_bitmasks(self) -> None:
-        """Ask the functions of the rows that have one which tokens may follow."""
-        for row in self.masked:
-            self.read_bitmask(row, self.places[row].tokens, self._arguments["bitmask"][row])
+        """Ask the rules of the rows that have some which tokens may follow."""
+        for row, words in zip(self.masked, self._masks, strict=True):
+            self.read_bitmask(row, self.places[row].tokens, words)
 
     def read_bitmask(self, row: int, tokens: list[int], words: Tensor) -> None:
-        """Ask the function of a row which tokens may follow `tokens`, and write it to `words` [W]."""
+        """Ask the rules of a row which tokens may follow `tokens`, and write it to `words` [W]."""
+        rules = self.places[row].rules
+        assert rules is not None
         try:
-            self._read_bitmask(row, tokens, words)
+            rules.write(tokens, words)
         except Exception as error:
             if self._raises:
                 raise
             self._failed[row] = f"its bitmask raised {type(error).__name__}: {error}"
             words.zero_()
-
-    def _read_bitmask(self, row: int, tokens: list[int], words: Tensor) -> None:
-        place = self.places[row]
-        assert place.params.bitmask is not None
-        mask = place.params.bitmask(list(tokens))
-        words.fill_(-1)
-        if mask is None:
-            return
-        if not isinstance(mask, Tensor) or mask.dtype != torch.int32 or mask.ndim != 1:
-            got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
-            raise TypeError(f"{place.name}.bitmask: expected None or an int32 tensor of one dimension, got {got}")
-        least = (self._vocabulary.size + 31) // 32
-        if not least <= len(mask) <= len(words):
-            sizes = f"{least} words of 32 bits" if least == len(words) else f"{least} to {len(words)} words"
-            raise ValueError(f"{place.name}.bitmask: expected {sizes}, got {len(mask)}")
-        words[: len(mask)] = mask
 
 
 def padded(name: str, values: Sequence[float], length: int) -> list[float]:

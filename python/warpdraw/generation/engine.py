@@ -232,6 +232,12 @@ class Engine:
                 f"{request.name}.temperature: expected 0 with drafts of method 'greedy', "
                 f"got {request.params.temperature}"
             )
+        if request.params.ban_phrases and self._speculation is not None and not self._speculation.keeps_text:
+            # Their noise has decided more than the token that is taken back.
+            raise ValueError(
+                f"{request.name}.ban_phrases: expected none with drafts of method {self._speculation.method!r}, "
+                f"got {request.params.ban_phrases!r}"
+            )
         # The samples of a prompt start together, as far as there are slots for them.
         together = self.slots // request.slots
         for first in range(0, request.params.n, together):
@@ -378,16 +384,29 @@ class Engine:
             if running:
                 logits = [self._guidance.decode(running), *logits]
             drawn = self._draw(logits, self._running)
-        return [row.advance(result) for row, result in zip(self._running, drawn, strict=True)]
+        return [event for row, result in zip(self._running, drawn, strict=True) for event in row.take(result)]
 
     def _draw(self, logits: list[Tensor], rows: list[Row]) -> list[Drawn]:
         return self._draws.draw(torch.cat(logits) if len(logits) > 1 else logits[0], [row.place for row in rows])
 
     def _settle(self) -> None:
-        """Let the rows that have ended leave."""
+        """Take back what rows have taken back, and let those that have ended leave."""
+        for row in self._running:
+            if row.rewound:
+                self._rewind(row)
         if any(row.finished for row in self._running):
             self._leave([row for row in self._running if row.finished])
             self._running = [row for row in self._running if not row.finished]
+
+    def _rewind(self, row: Row) -> None:
+        """Forget the tokens that a row has no longer; the last one that it has is read once more."""
+        row.rewound = False
+        self._cache.truncate(row.slot, row.length - 1)
+        self._guidance.rewind(row)
+        self._draws.rewind(row.place)
+        self._graphs.forget()
+        if self._speculative is not None:
+            self._speculative.rewind(row)
 
     def _leave(self, rows: list[Row]) -> None:
         """Take back the slots of rows, and forget requests none of whose samples is left."""

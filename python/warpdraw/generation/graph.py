@@ -53,6 +53,10 @@ class Graphs:
         self._cache.advance(self._graph.slots, 1)
         return batch.finish(logits, result)
 
+    def forget(self) -> None:
+        """Start anew: tokens and positions are no longer those of the last step."""
+        self._graph = None
+
     def _reason(self, batch: Batch | None) -> str:
         if self._draws.explains:
             return "explained steps compute more than a draw"
@@ -103,7 +107,7 @@ class _Graph:
         device = model.embedding.weight.device
         self.slots = torch.tensor([row.slot for row in rows])
         self._slots = self.slots.to(device)
-        self._tokens = torch.tensor([row.tokens[-1:] for row in rows], device=device)
+        self._tokens = torch.tensor([[row.last] for row in rows], device=device)
         self._positions = cache.lengths[self.slots][:, None].to(device)
         self._logits: Tensor
         self._result: Any

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..guides import Guide
 from ..ops import sample
 from .steering import check_steering
 
@@ -72,6 +73,13 @@ class SamplingParams:
     guidance           how much more the prompt counts than negative_prompt does; 1 is off.
     negative_prompt    what the text is guided away from; None is the last token of the prompt.
 
+    Guard rails:
+    guide        what the text has to be: a JSON schema, a regular expression or a grammar, as `warpdraw.guides` makes
+                 them. Each token is one that such a text can go on with, and the text ends where it is complete.
+    ban_phrases  texts that the generated text never has: where one is complete, the text is taken back to the token in
+                 which it begins, and that token cannot be drawn there.
+    ban_case     whether the case of letters matters for them.
+
     When to stop:
     max_tokens   the most tokens to draw for a sample.
     min_tokens   before this many, end-of-text and stop ids cannot be drawn and stop strings do not count.
@@ -128,6 +136,10 @@ class SamplingParams:
     guidance: float = 1.0
     negative_prompt: str | None = None
 
+    guide: Guide | None = None
+    ban_phrases: tuple[str, ...] = ()
+    ban_case: bool = False
+
     max_tokens: int = 64
     min_tokens: int = _OP["min_tokens"].default
     stop: tuple[str, ...] = ()
@@ -152,14 +164,18 @@ class SamplingParams:
         for name in ("logprobs", "kept"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 0, LARGEST_COUNT, "None or an integer >= 0")
-        if not isinstance(self.ignore_eos, bool):
-            raise TypeError(f"ignore_eos: expected True or False, got {self.ignore_eos!r}")
+        for name in ("ignore_eos", "ban_case"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         check_steering(self)
         if self.bitmask is not None and not callable(self.bitmask):
             raise TypeError(f"bitmask: expected a function of the token ids so far, or None, got {self.bitmask!r}")
+        if self.guide is not None and not isinstance(self.guide, Guide):
+            raise TypeError(f"guide: expected a guide of warpdraw.guides, or None, got {self.guide!r}")
 
         # Lists are welcome, and one string or id stands for itself; the frozen value holds tuples.
         self._hold("stop", _strings("stop", self.stop))
+        self._hold("ban_phrases", _strings("ban_phrases", self.ban_phrases))
         self._hold("dry_breakers", _strings("dry_breakers", self.dry_breakers))
         self._hold("stop_ids", _tokens("stop_ids", self.stop_ids, "token ids", int))
         self._hold("banned_ids", _tokens("banned_ids", self.banned_ids))

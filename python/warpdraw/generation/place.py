@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .params import LOGPROBS_OF, SamplingParams
 from .results import KeptTokens, Step, TokenLogprob
+from .rules import Rules
 from .vocabulary import TokenLists
 
 
@@ -20,6 +22,7 @@ class Place:
     prompt: list[int]
     ends: tuple[int, ...]
     tokens: list[int]
+    rules: Rules | None = None
     limits: list[float] = field(default_factory=list)  # of mirostat: the mu of each token, and of the next one
 
     @property
@@ -39,7 +42,7 @@ class Place:
             "dry_breakers": self.lists.breakers,
         }
 
-    @property
+    @cached_property
     def call(self) -> tuple[str, str]:
         """What rows must have in common to share a call: the order, and which distribution is reported."""
         return self.params.order, self.params.logprobs_of if self.params.logprobs else LOGPROBS_OF[0]

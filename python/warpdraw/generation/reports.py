@@ -13,6 +13,9 @@ from .place import Place
 from .results import Candidate, KeptTokens, Step, TokenLogprob
 from .vocabulary import Vocabulary
 
+# The problem of a row where nothing may be drawn.
+NOTHING_LEFT = "its parameters leave no token that has a logit"
+
 
 class Reports:
     """What a call reports of every row, because one of its rows asked for it."""
@@ -109,5 +112,5 @@ def explained(
 def problem(logits: Tensor) -> str:
     """Why a row has no candidate."""
     if bool((logits > -torch.inf).any()):
-        return "its parameters leave no token that has a logit"
+        return NOTHING_LEFT
     return "its logits are all NaN or -inf"

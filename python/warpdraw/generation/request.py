@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..model.weights import Checkpoint
 from .params import SamplingParams, fresh_seed
+from .rules import RulesOf
 from .vocabulary import TokenLists, Vocabulary
 
 Prompt = str | list[int]
@@ -51,6 +52,7 @@ def request_of(
         raise TypeError(f"{names[1]}: expected a SamplingParams, got {params!r}")
     seed = fresh_seed() if params.seed is None else params.seed
     ids = _prompt_ids(model, names[0], prompt)
+    RulesOf(model).check(names[1], params)
     lists = vocabulary.lists(names[1], params)
     return Request(index, prompt, ids, params, lists, seed, names[1], _negative_ids(model, names[1], ids, params))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "context", "error", "cancelled", "deadline"]
+FinishReason = Literal["stop", "length", "context", "guard", "error", "cancelled", "deadline"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,24 @@ class SpeculationStats(Acceptance):
 
 
 @dataclass(frozen=True)
+class GuardAction:
+    """Something that a guard rail did to a sample.
+
+    guard     which one: "ban_phrases", or the name of another.
+    action    "rewind" (the text was taken back to a position, where a token is banned) or "stop".
+    position  the index in the sample's tokens.
+    token     the id that was banned there.
+    detail    why: the phrase that the text would have had, for example.
+    """
+
+    guard: str
+    action: str
+    position: int | None = None
+    token: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Completion:
     """One finished sample.
 
@@ -119,11 +137,12 @@ class Completion:
     text               the generated text, without the stop string or stop token that ended it.
     token_ids          every token drawn, the one that ended the text included.
     finish_reason      "stop" (a stop string, a stop id or an end-of-text token; `stop` says which), "length"
-                       (max_tokens), "context" (the context is full), "error" (`error` says what), or, in an `Engine`,
-                       "cancelled" or "deadline".
+                       (max_tokens), "context" (the context is full), "guard" (a guard rail ended the text, or left
+                       nothing to say), "error" (`error` says what), or, in an `Engine`, "cancelled" or "deadline".
     seed               the seed of this sample: with it, and n = 1, the same text comes again.
     index, sample      which prompt, and which of its n samples.
     speculation        what became of its drafts, where there were any.
+    guarded            what guard rails did to it, in order.
     score              what a strategy ranked it by, where there was one: see `beam_search` and `best_of`.
     """
 
@@ -142,12 +161,15 @@ class Completion:
     error: str | None = None
     steps: list[Step] | None = None
     speculation: Acceptance | None = None
+    guarded: tuple[GuardAction, ...] = ()
     score: float | None = None
 
 
 @dataclass(frozen=True)
 class Event:
     """News of one sample: a token was drawn, or drawing failed.
+
+    With ``ban_phrases`` tokens that may still be taken back have no events; several may follow at once.
 
     text           what the token adds to the text: whole characters, nothing of a stop string; often ''.
     token_ids      the tokens drawn since the last event of this sample.

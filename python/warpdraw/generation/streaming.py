@@ -70,6 +70,11 @@ class Detokenizer:
         other._waiting = list(self._waiting)
         return other
 
+    @property
+    def waiting(self) -> int:
+        """How many tokens wait for the rest of a character."""
+        return len(self._waiting)
+
     def _text_after_context(self, tokens: list[int]) -> str:
         text = self._decode(self._context + tokens)
         if text.startswith(self._context_text):
@@ -116,6 +121,8 @@ class StopStrings:
 
     def push(self, piece: str, armed: bool = True) -> str:
         """The text that certainly comes before any stop string; one that ends here counts if `armed`."""
+        if not self._stop:
+            return piece
         text, begin = self._held + piece, len(self._held)
         end, found = len(text) + 1, None
         for stop in self._stop if armed else ():
@@ -150,6 +157,7 @@ class TextStream:
     def __init__(self, decode: Decode, context: Sequence[int], stop: Sequence[str]) -> None:
         self._detokenizer = Detokenizer(decode, context)
         self._stops = StopStrings(stop)
+        self.decoded = 0  # characters, those held back included
 
     @property
     def stop(self) -> str | None:
@@ -158,15 +166,24 @@ class TextStream:
 
     def push(self, token: int, armed: bool = True) -> str:
         """The text that this token makes certain; a stop string counts only if `armed`."""
-        return self._stops.push(self._detokenizer.push(token), armed)
+        return self._stops.push(self._counted(self._detokenizer.push(token)), armed)
 
     def finish(self, armed: bool = True) -> str:
         """The rest of the text, when no token follows."""
-        piece = self._stops.push(self._detokenizer.finish(), armed)
+        piece = self._stops.push(self._counted(self._detokenizer.finish()), armed)
         return piece if self.stop is not None else piece + self._stops.finish()
+
+    @property
+    def waiting(self) -> int:
+        """How many of the last tokens wait for the rest of a character."""
+        return self._detokenizer.waiting
 
     def fork(self) -> TextStream:
         """One that has taken the same tokens, and goes on by itself."""
         other = copy(self)
         other._detokenizer, other._stops = self._detokenizer.fork(), copy(self._stops)
         return other
+
+    def _counted(self, piece: str) -> str:
+        self.decoded += len(piece)
+        return piece

@@ -55,16 +55,21 @@ class Speculative:
     def events(self, running: list[Row], admitted: list[Row], first: list[Tensor]) -> list[Event]:
         """A step: the events of its tokens, those of a row side by side."""
         events = []
-        for row, drawn in zip(running + admitted, self.step(running, admitted, first), strict=True):
-            stepped = row.length > len(row.request.ids)
+        for number, (row, drawn) in enumerate(
+            zip(running + admitted, self.step(running, admitted, first), strict=True)
+        ):
             for each in drawn:
-                events.append(row.advance(each))
-                if stepped and each.token is not None:
+                events += row.take(each)
+                if number < len(running) and each.token is not None:
                     row.acceptance.tokens += 1
                     self._stats.tokens += 1
-                if row.finished:
+                if row.finished or row.rewound:
                     break
         return events
+
+    def rewind(self, row: Row) -> None:
+        """Take note that the last tokens of a row were taken back."""
+        self._drafter.rewind(row)
 
     def step(self, running: list[Row], admitted: list[Row], first: list[Tensor]) -> list[list[Drawn]]:
         """The tokens of running rows, and the first ones of admitted rows from their logits."""
@@ -131,7 +136,7 @@ class Speculative:
     def _read(self, running: list[Row], counts: list[int], groups: list[tuple[list[int], Batch, Drafts]]) -> Tensor:
         """Logits [N, V] after the last token of each running row and after each of its drafts."""
         longest = max(counts)
-        tokens = torch.tensor([row.tokens[-1:] for row in running], device=self._device)
+        tokens = torch.tensor([[row.last] for row in running], device=self._device)
         counts = counts[: len(running)]
         if longest:
             if len(groups) == 1:
