@@ -165,6 +165,8 @@ def test_every_feature_reaches_the_op_at_every_step():
     # All of them occurred but those that only say when to stop, and those that are no argument of it.
     assert used >= {field.name for field in dataclasses.fields(SamplingParams)} - {
         "guide",
+        "ban_phrases",
+        "ban_case",
         "mirostat",
         "mirostat_tau",
         "mirostat_eta",

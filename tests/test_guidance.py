@@ -156,11 +156,12 @@ def without_phrase(phrase, params):
         bans.setdefault(tuple(ids[:at]), []).append(ids[at])
 
 
-@pytest.mark.parametrize("phrase", ["air", "blue", "clear and"])
+@pytest.mark.parametrize("phrase", ["air", "blue", "and"])
 def test_phrases_are_taken_back_from_guided_and_mirostat_rows(phrase):
     for fields in ({"guidance": 1.3, "negative_prompt": NEGATIVE}, {"mirostat": 2, "mirostat_tau": 2.0}):
         params = SamplingParams(seed=7, max_tokens=12, temperature=1.3, **fields)
         found = generate(shipped(), PROMPT, replace(params, ban_phrases=[phrase], ban_case=True))[0]
+        assert found.guarded
         assert found.token_ids == without_phrase(phrase, params)
 
 
