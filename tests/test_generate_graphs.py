@@ -57,7 +57,7 @@ def test_every_step_is_counted_with_its_reason(model):
     throughput = generate(model, PROMPTS, params, graphs=True).throughput
     # The first token comes from the prefill.
     assert throughput.graph_steps + sum(throughput.eager_steps.values()) == 29
-    assert throughput.eager_steps == {"the rows have just come together": graph.STEPS_BEFORE}
+    assert throughput.eager_steps == {"there have been few steps of the kind": graph.STEPS_BEFORE}
     assert throughput.graphs == 1
 
 
@@ -65,8 +65,7 @@ def test_rows_that_come_and_go_are_drawn_as_usual(model):
     params = [SamplingParams(seed=n, max_tokens=6 + 7 * n, ignore_eos=True) for n in range(3)]
     usual, held = both(model, params, max_rows=2)
     assert [each.token_ids for each in held] == [each.token_ids for each in usual]
-    assert held.throughput.graphs > 1
-    assert any(reason.startswith("rows came or went") for reason in held.throughput.eager_steps)
+    assert held.throughput.graphs == 2  # of one row, and of two
 
 
 def test_rows_of_several_calls_are_drawn_as_usual(model):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -179,6 +180,17 @@ def test_graphs_say_why_there_are_none():
     assert completions.throughput.graph_steps == 0
     assert completions.throughput.eager_steps["mirostat chooses its filter on the host"] >= 5
     assert completions[0].token_ids == generate(MODEL, "ab", params)[0].token_ids
+
+
+def test_graphs_run_again_when_mirostat_and_guided_rows_are_gone():
+    steered = [SamplingParams(mirostat=1, mirostat_tau=4.0), SamplingParams(guidance=2.0)]
+    long = SamplingParams(seed=2, max_tokens=40, ignore_eos=True)
+    early = [replace(each, seed=1, max_tokens=6, ignore_eos=True) for each in steered]
+    prompts, params = ["ab", "cd", "ef", "gh"], [*early, long, long]
+    completions = generate(MODEL, prompts, params, graphs=True)
+    assert completions.throughput.graph_steps >= 25
+    plain = generate(MODEL, prompts, params)
+    assert [each.token_ids for each in completions] == [each.token_ids for each in plain]
 
 
 @pytest.mark.parametrize(

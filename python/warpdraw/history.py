@@ -188,6 +188,20 @@ class TokenHistory:
         prompts = torch.cat([self.prompt_lengths, other.prompt_lengths])
         return self._like(storage, lengths, prompts, min(max(self._bound, other._bound), width - 1))
 
+    def roomy(self, rows: int, capacity: int) -> TokenHistory:
+        """A history of so many empty sequences with this capacity, for `move`."""
+        lengths = torch.zeros(rows, dtype=torch.int32, device=self.lengths.device)
+        return self._like(_room(rows, capacity, lengths.device), lengths, lengths.clone(), 0)
+
+    def move(self, place: TokenHistory) -> None:
+        """Keep the sequences in the first rows of a roomy history from now on, in the same memory."""
+        count, width = self._storage.shape
+        views = place._storage[:count, :width], place.lengths[:count], place.prompt_lengths[:count]
+        for view, own in zip(views, (self._storage, self.lengths, self.prompt_lengths), strict=True):
+            if view.data_ptr() != own.data_ptr():
+                view.copy_(own)
+        self._storage, self.lengths, self.prompt_lengths = views
+
     def truncate(self, row: int, length: int) -> None:
         """Take back the tokens of a sequence after the first ``length``, which has to include its prompt.
 

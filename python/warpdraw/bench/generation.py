@@ -13,6 +13,7 @@ from ..backends import backend_for
 from ..environment import package_version
 from ..model.weights import Checkpoint, load
 from .generation_batching import batching
+from .generation_guided import guided
 from .generation_jobs import Figure, Options, part_of
 from .generation_share import sampling_share
 from .records import described
@@ -29,6 +30,7 @@ Job = Callable[[Checkpoint, Options, Callable[[float], None]], tuple[list[Figure
 JOBS: dict[str, Job] = {
     "sampling's share": sampling_share,
     "continuous batching": batching,
+    "JSON of a schema": guided,
 }
 
 

@@ -16,6 +16,9 @@ from .place import Drawn, Place
 from .reports import Reports, explained, problem
 from .vocabulary import Vocabulary
 
+# The lists of a request, of unequal lengths.
+LISTS = ("allowed_ids", "banned_ids", "stop_ids", "bias_ids", "bias", "dry_breakers")
+
 _OP: dict[str, Any] = {spec.name: spec for spec in ops.sample.contract.inputs}
 
 
@@ -33,11 +36,6 @@ class Draws:
     def explains(self) -> bool:
         """Whether candidates are reported."""
         return self.explain > 0
-
-    def batch_of(self, places: Sequence[Place]) -> Batch | None:
-        """The rows of the last draw, if they were exactly these and all in one call."""
-        batches = list(self._batches.values())
-        return batches[0] if len(batches) == 1 and batches[0].places == list(places) else None
 
     def batches(self, places: Sequence[Place], device: torch.device) -> list[tuple[list[int], Batch]]:
         """The calls that draw for these places, each with its rows, after those of the last time."""
@@ -88,7 +86,7 @@ class Batch:
         params = [place.params for place in places]
         self.history = self._history_after(before)
         self.position = self._column([place.position for place in places], torch.int64)
-        self._arguments: dict[str, Any] = {
+        self.arguments: dict[str, Any] = {
             "order": params[0].order,
             "seed": self._column([place.seed for place in places], torch.int64),
             "position": self.position,
@@ -96,9 +94,9 @@ class Batch:
         for name in NUMBERS:  # left out where every row has the default
             values = [getattr(each, name) for each in params]
             if any(value != _OP[name].default for value in values):
-                self._arguments[name] = self._column(values, _OP[name].dtypes[0])
+                self.arguments[name] = self._column(values, _OP[name].dtypes[0])
         if vocabulary.size < vocabulary.padded:
-            self._arguments["vocab_size"] = vocabulary.size
+            self.arguments["vocab_size"] = vocabulary.size
 
         lists = [place.id_lists for place in places]
         for name in lists[0]:
@@ -106,7 +104,7 @@ class Batch:
         self.masked = [row for row, each in enumerate(places) if each.rules is not None]
         self._masks: list[Tensor] = []
         if self.masked:
-            self._arguments["bitmask"] = words = self.all_allowed(len(places))
+            self.arguments["bitmask"] = words = self.all_allowed(len(places))
             self._masks = [words[row] for row in self.masked]
         self.mirostat: Mirostat | None = None
         if any(each.mirostat for each in params):
@@ -117,7 +115,7 @@ class Batch:
         """One token for each row."""
         self.read_bitmasks()
         if self.mirostat is not None:
-            self._arguments |= self.mirostat.filters(logits, self.inputs())
+            self.arguments |= self.mirostat.filters(logits, self.inputs())
         result = self.sample(logits)
         drawn = self.finish(logits, result)
         if self.mirostat is not None:
@@ -136,6 +134,23 @@ class Batch:
         """The call of the op: nothing in it waits for the device, and its tensors stay where they are."""
         return ops.sample(logits, **self.inputs(), **self.reports.arguments)
 
+    def move(self, tensors: dict[str, Tensor], history: TokenHistory | None) -> None:
+        """Use the first rows of these tensors from now on, with what this batch's own ones held."""
+        count = len(self.places)
+        for name, tensor in tensors.items():
+            own, rows = self.arguments[name], tensor[:count]
+            if own.data_ptr() == rows.data_ptr():
+                continue
+            if name in LISTS:
+                rows.fill_(0 if name == "bias" else -1)
+                rows = rows[:, : own.shape[1]]
+            self.arguments[name] = rows.copy_(own)
+        self.position = self.arguments["position"]
+        if self.masked:
+            self._masks = [self.arguments["bitmask"][row] for row in self.masked]
+        if self.history is not None and history is not None:
+            self.history.move(history)
+
     def storage(self) -> tuple[int, ...]:
         """Where the tensors of the history lie and how large they are: others need another graph."""
         inputs = self.history.inputs if self.history else {}
@@ -143,7 +158,7 @@ class Batch:
 
     def inputs(self) -> dict[str, Any]:
         """The parameters of the rows, as the ops take them; read them anew for each call."""
-        return self._arguments | (self.history.inputs if self.history else {})
+        return self.arguments | (self.history.inputs if self.history else {})
 
     def finish(self, logits: Tensor, result: Any) -> list[Drawn]:
         """Read what was drawn for each row, and add it to the history."""
@@ -208,7 +223,7 @@ class Batch:
         """Lists of unequal length as one tensor."""
         longest = max(map(len, lists))
         if longest:
-            self._arguments[name] = self._column([padded(name, each, longest) for each in lists], _OP[name].dtypes[0])
+            self.arguments[name] = self._column([padded(name, each, longest) for each in lists], _OP[name].dtypes[0])
 
     def all_allowed(self, *rows: int) -> Tensor:
         """Words of a bitmask [*rows, W] in which every token may follow."""

@@ -80,7 +80,8 @@ class Engine:
         capacity: how many tokens of each slot the cache has room for at first. It doubles when a sample is longer, up
             to `context`, and holds both copies while it does; ``capacity=context`` allocates all at once.
         explain: how many leading candidates each event's `step` reports; 0 is none.
-        graphs: whether steps of rows that stay together run as CUDA graphs; None is where the model is on a GPU.
+        graphs: whether decode steps run as CUDA graphs, one for each bucket of 1, 2, 4, 8 and so on rows; None is where
+            the model is on a GPU. On the CPU True runs the same steps without a graph.
         draft: what drafts tokens, as for `generate`.
         clock: seconds from any start, which deadlines are measured by.
         raises: whether what a request's own function raises comes out of `step`, as with `generate`, instead.
@@ -147,7 +148,7 @@ class Engine:
         self._waiting: deque[tuple[Request, range]] = deque()
         self._reading: list[_Reading] = []
         self._running: list[Row] = []
-        self._free = list(range(slots))
+        self._slots, self._free = slots, list(range(slots))
         self._next_id = 0
         self._left: dict[int, int] = {}  # how many samples of each request have not ended
         self._deadlines: dict[int, float] = {}
@@ -155,7 +156,9 @@ class Engine:
         self._speculative: Speculative | None = None
         with torch.inference_mode():
             dtype = model.model.embedding.weight.dtype
-            self._cache = KVCache(model.config, slots, capacity, dtype, self._device, self.context)
+            # The rows that a graph's bucket has too many write to a slot of their own.
+            spare = 1 if self._with_graphs else 0
+            self._cache = KVCache(model.config, slots + spare, capacity, dtype, self._device, self.context)
             if self._speculation is not None:
                 self._speculative = Speculative(
                     model, self._cache, self._speculation, self._draws, self.throughput, self._part
@@ -174,7 +177,7 @@ class Engine:
     @property
     def slots(self) -> int:
         """The most samples that run at once."""
-        return self._cache.slots
+        return self._slots
 
     @property
     def running(self) -> int:
@@ -381,6 +384,7 @@ class Engine:
             return self._speculative.events(running, admitted, logits)
         drawn = self._graphs.step(running) if self._with_graphs and not admitted else None
         if drawn is None:
+            self._graphs.forget()
             if running:
                 logits = [self._guidance.decode(running), *logits]
             drawn = self._draw(logits, self._running)
