@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 import re
 import warnings
 from dataclasses import replace
@@ -101,6 +102,25 @@ def test_random_models_give_transformers_texts_and_scores(name, tmp_path):
             peer, ids, eos, num_beams=beams, num_return_sequences=beams, max_new_tokens=12, **options
         )
         params = SamplingParams(n=beams, max_tokens=12, stop_ids=eos)
+        assert_same(beam_search(model, [ids], params, beams=beams, **options), theirs)
+
+
+def test_searches_end_where_those_of_transformers_do(tmp_path):
+    """Settings in which it matters when a search gives up, and by which hope."""
+    peer, chance = write("llama-gqa", tmp_path), random.Random(1)
+    model = warpdraw.load(tmp_path)
+    for _ in range(18):
+        beams = chance.choice([2, 3, 4])
+        eos = chance.sample(range(96), chance.choice([10, 20, 40]))
+        options = {
+            "length_penalty": chance.choice([0.0, 0.5, 1, 2.0, -1]),
+            "early_stopping": chance.choice([False, "never"]),
+        }
+        ids, most = [chance.randrange(96) for _ in range(4)], chance.choice([12, 20])
+        theirs = of_transformers(
+            peer, ids, eos, num_beams=beams, num_return_sequences=beams, max_new_tokens=most, **options
+        )
+        params = SamplingParams(n=beams, max_tokens=most, stop_ids=eos)
         assert_same(beam_search(model, [ids], params, beams=beams, **options), theirs)
 
 
