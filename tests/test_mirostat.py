@@ -216,3 +216,10 @@ def test_what_makes_no_sense_is_refused(fields, message):
 def test_drafts_are_refused():
     with pytest.raises(ValueError, match=r"params\[0\].mirostat: expected 0 together with drafts, got 2"):
         generate(MODEL, "abab", SamplingParams(mirostat=2), draft="ngram")
+
+
+def test_a_sampler_refuses_it():
+    with pytest.raises(
+        ValueError, match="params.mirostat: expected 0 in a sampler, because its filters stay as they are"
+    ):
+        warpdraw.Sampler(vocabulary=5, max_batch=1).add(SamplingParams(mirostat=2), [0])
