@@ -245,6 +245,6 @@ def test_requests_are_checked():
     with pytest.raises(ValueError, match=r"params\[0\].negative_prompt: expected fewer tokens than the context of 256"):
         generate(MODEL, "ab", SamplingParams(guidance=2, negative_prompt="x" * 256))
     with pytest.raises(
-        ValueError, match="params.guidance: expected 1.0 in a sampler, because it sees the logits of one"
+        ValueError, match=r"params\.guidance: expected 1.0 in a sampler, because it sees the logits of one"
     ):
         warpdraw.Sampler(vocabulary=5, max_batch=1).add(SamplingParams(guidance=2), [0])

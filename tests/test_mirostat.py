@@ -220,6 +220,6 @@ def test_drafts_are_refused():
 
 def test_a_sampler_refuses_it():
     with pytest.raises(
-        ValueError, match="params.mirostat: expected 0 in a sampler, because its filters stay as they are"
+        ValueError, match=r"params\.mirostat: expected 0 in a sampler, because its filters stay as they are"
     ):
         warpdraw.Sampler(vocabulary=5, max_batch=1).add(SamplingParams(mirostat=2), [0])
