@@ -157,11 +157,16 @@ def test_every_sampling_option_reaches_the_parameters(run):
         "u",
         *(word for letter in "aeiou7" for word in ("--allow", letter)),
     ]
+    words += ["--ban-phrase", "in all", "--ban-phrase", "of", "--ban-case", "--prefix", "a", "--prefix", "e"]
+    words += ["--stop-on-repeat", "3", "--regex", "[aeiou]+"]
     _, out, _ = run("generate", "a", *words, "--max-rows", "2", "--json")
     document = json.loads(out)
     expected = options | {"stop": ["x", "yz"], "stop_ids": [3, 4], "ignore_eos": True, "bitmask": None, "mirostat": 0}
     expected |= {"logit_bias": [[7, 1.5], ["e", None], ["=", -2.0]], "banned_ids": [9, "5", '"']}
     expected |= {"allowed_ids": ["a", "e", "i", "o", "u", 7], "dry_breakers": ["q", "u"]}
+    expected |= {"ban_phrases": ["in all", "of"], "ban_case": True, "prefix": ["a", "e"]}
+    expected["stop_on_repeat"] = {"count": 3, "shortest": 1, "longest": 64}
+    expected["guide"] = {"kind": "regex", "text": "[aeiou]+", "whitespace": " ?"}
     assert document["params"] == expected
     assert {field.name for field in dataclasses.fields(SamplingParams)} == set(document["params"])
     default = dataclasses.asdict(SamplingParams())
@@ -288,6 +293,7 @@ def test_help_groups_the_options(run, monkeypatch):
         "More filters",
         "Penalties and bans",
         "When to stop",
+        "Guard rails",
         "Drafts",
         "Strategies",
         "What to print",

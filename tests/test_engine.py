@@ -1,7 +1,10 @@
 """The engine: requests that join, are cancelled and leave at any time draw what they draw alone; bounds, and errors."""
 
+import doctest
 import random
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -243,6 +246,7 @@ def test_a_request_that_ends_in_time_has_no_deadline_any_more():
     assert [event.finish_reason for event in engine.step()] == ["length"]
     clock.now += 5
     assert engine.step() == []
+    assert engine._deadlines == {}
 
 
 def test_a_function_that_raises_ends_its_own_request():
@@ -396,3 +400,12 @@ def test_throughput_counts_all_requests():
         engine.add([EOS - 1] * length, lasting(n=2, max_tokens=4))
     run(engine)
     assert (engine.throughput.prompt_tokens, engine.throughput.completion_tokens) == (43, 16)
+
+
+def test_the_python_of_the_guide_prints_what_it_says():
+    text = (Path(__file__).parent.parent / "docs" / "engine.md").read_text(encoding="utf-8")
+    session = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(session, {}, "engine.md", None, None)
+    output = []
+    assert doctest.DocTestRunner(verbose=False).run(test, out=output.append).failed == 0, "".join(output)
+    assert len(test.examples) > 10

@@ -167,6 +167,8 @@ def test_every_feature_reaches_the_op_at_every_step():
         "guide",
         "ban_phrases",
         "ban_case",
+        "prefix",
+        "stop_on_repeat",
         "mirostat",
         "mirostat_tau",
         "mirostat_eta",

@@ -309,7 +309,7 @@ def test_load_refuses_other_dtypes(tmp_path: Path) -> None:
 
 def test_names_that_are_nothing() -> None:
     with pytest.raises(
-        CheckpointError, match=r"no-such: no such checkpoint; it must be tiny-target, tiny-draft, a fol"
+        CheckpointError, match=r"no-such: no such checkpoint; it must be tiny-target, tiny-draft, names-tr"
     ):
         locate("no-such")
     with pytest.raises(CheckpointError, match="no such checkpoint"):

@@ -8,16 +8,19 @@ the next word, however many sentences of the grammar begin with these words.
 
 >>> next_words("The sky is")
 {'blue': 0.35, 'clear': 0.25, 'cloudy': 0.17, 'grey': 0.1, 'dark': 0.08, 'bright': 0.05}
+
+    python examples/tiny/language.py 60000 > text.txt    # a text of so many words
 """
 
 from __future__ import annotations
 
 import random
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from math import log
 from pathlib import Path
 
@@ -221,3 +224,7 @@ def speak(seed: int) -> Iterator[str]:
             stack.extend(reversed(generator.choices(RULES[symbol], cum_weights=bounds[symbol])[0][1]))
         else:
             yield symbol
+
+
+if __name__ == "__main__":
+    print(join(islice(speak(seed=2), int(sys.argv[1]))))

@@ -1,6 +1,6 @@
 """warpdraw draws the next token: exact, reproducible bit for bit, one read of the logits."""
 
-from . import guides
+from . import guards, guides
 from .backends import Backend, BackendError, backends, launches, use
 from .generation import (
     Completion,
@@ -8,6 +8,8 @@ from .generation import (
     Engine,
     EngineFull,
     Event,
+    GuardAction,
+    Repetition,
     SamplingParams,
     Speculation,
     beam_search,
@@ -33,6 +35,8 @@ __all__ = [
     "Engine",
     "EngineFull",
     "Event",
+    "GuardAction",
+    "Repetition",
     "Sampler",
     "SamplingParams",
     "Speculation",
@@ -44,6 +48,7 @@ __all__ = [
     "filter_logits",
     "filter_probs",
     "generate",
+    "guards",
     "guides",
     "kept_csr",
     "launches",

@@ -31,7 +31,8 @@ class Sampler(nn.Module):
 
     A request draws the tokens that `generate` draws from the same logits, in whichever slot and with whatever others.
     What ends a text and what is reported are up to the loop: of `SamplingParams`, ``max_tokens``, ``stop``,
-    ``logprobs``, ``logprobs_of`` and ``kept`` are not read; ``stop_ids`` are banned for the first ``min_tokens``.
+    ``stop_on_repeat``, ``logprobs``, ``logprobs_of`` and ``kept`` are not read; ``stop_ids`` are banned for the first
+    ``min_tokens``.
 
     Args:
         vocabulary: the number of columns of the logits, or a `Checkpoint`, whose tokenizer then says what texts in
@@ -154,7 +155,7 @@ class Sampler(nn.Module):
             raise ValueError(f"params.order: expected {self._order!r}, the order of this sampler, got {params.order!r}")
         if params.bitmask is not None:
             raise ValueError("params.bitmask: expected None, because a draw asks no function: give it the words itself")
-        for name, off in (("guide", None), ("ban_phrases", ())):
+        for name, off in (("guide", None), ("ban_phrases", ()), ("prefix", ())):
             if getattr(params, name) != off:
                 raise ValueError(f"params.{name}: expected {off!r}, because a draw follows no text: give it a bitmask")
         for name, why in (

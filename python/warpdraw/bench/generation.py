@@ -15,13 +15,16 @@ from ..model.weights import Checkpoint, load
 from .generation_batching import batching
 from .generation_guided import guided
 from .generation_jobs import Figure, Options, part_of
+from .generation_names import names
 from .generation_share import sampling_share
 from .records import described
 
+PACKAGES = ("transformers", "llguidance")
 METHOD = {
     "timing": "wall time, methods called in turn in one process; a ratio is the median of the ratios of the rounds",
     "verified": "before timing: the same tokens in a batch and one by one; transformers has the same logits, and the "
-    "same greedy tokens in a padded batch; every method draws as many tokens as are asked for",
+    "same greedy tokens in a padded batch; every method draws as many tokens as are asked for; JSON by a check that "
+    "shares nothing with the guide",
 }
 
 Tell = Callable[[str, float], None]
@@ -31,6 +34,7 @@ JOBS: dict[str, Job] = {
     "sampling's share": sampling_share,
     "continuous batching": batching,
     "JSON of a schema": guided,
+    "names": names,
 }
 
 
@@ -52,7 +56,7 @@ def run(options: Options, tell: Tell = lambda what, part: None) -> dict[str, Any
         details[name] = detail
     document = described("generate", options=asdict(options))
     document["method"] = METHOD
-    document["environment"]["packages"] = {"transformers": package_version("transformers")}
+    document["environment"]["packages"] = {name: package_version(name) for name in PACKAGES}
     return document | {
         "backend": backend_for(torch.device("cpu")).name,
         "figures": [asdict(figure) | {"met": figure.met} for figure in figures],

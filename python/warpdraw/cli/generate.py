@@ -13,12 +13,14 @@ from rich.text import Text
 
 from ..generation.loop import stream as stream_events
 from ..generation.params import SamplingParams, fresh_seed
+from ..generation.repetition import Repetition
 from ..generation.results import Completion, Event, Throughput
 from ..generation.speculation import Speculation
 from ..model import weights
 from . import options
 from .device import device as device_of
 from .explain import step_lines
+from .guards import CheckedEvents, guards_of, guide_of, print_actions
 from .speculation import Comparison, print_speculation, speculation_document, speculation_of
 from .strategies import print_completions, strategy_of
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
@@ -32,6 +34,10 @@ warpdraw generate "The sky is" "The grass is" --n 3 --temperature 0.7 --top-p 0.
 warpdraw generate "The sky is" --explain --top-k 3 --max-tokens 1
 
 warpdraw generate "The sky is" --ban " blue" --bias " grey=2" --no-repeat-ngram 3
+
+warpdraw generate "The sky is" --json-schema schema.json --max-tokens 200
+
+warpdraw generate "The sky is" --ban-phrase "blue and" --stop-on-repeat 3 --forbid "[0-9]" --retry 5
 
 warpdraw generate "The sky is" --seed 7 --draft tiny-draft --stats
 
@@ -84,6 +90,17 @@ def generate(
     stop: options.Stop = None,
     stop_id: options.StopId = None,
     ignore_eos: options.IgnoreEos = _DEFAULT.ignore_eos,
+    json_schema: options.JsonSchema = None,
+    regex: options.Regex = None,
+    grammar: options.Grammar = None,
+    ban_phrase: options.BanPhrase = None,
+    ban_case: options.BanCase = _DEFAULT.ban_case,
+    prefix: options.Prefix = None,
+    stop_on_repeat: options.StopOnRepeat = None,
+    forbid: options.Forbid = None,
+    require: options.Require = None,
+    refuse_personal_data: options.RefusePersonalData = False,
+    retry: options.Retry = None,
     draft: options.Draft = None,
     draft_tokens: options.DraftTokens = Speculation.tokens,
     draft_method: options.DraftMethod = Speculation.method,
@@ -130,11 +147,19 @@ def generate(
         "banned_ids": tuple(ban or ()),
         "stop": tuple(stop or ()),
         "stop_ids": tuple(stop_id or ()),
+        "guide": guide_of(json_schema, regex, grammar),
+        "ban_phrases": tuple(ban_phrase or ()),
+        "prefix": tuple(prefix or ()),
+        "stop_on_repeat": None if stop_on_repeat is None else Repetition(stop_on_repeat),
     }
+    guards = guards_of(forbid, require, refuse_personal_data, retry)
+    if guards and (stream or explain or compare):
+        raise ValueError("--forbid, --require, --refuse-personal-data: expected without --stream, --explain, --compare")
     if strategy is not None:
         searches = strategy.reads is not None
         chosen["seed"] = seed if searches else chosen["seed"]
         switches = {"--stream": stream, "--explain": explain, "--compare": compare, "--draft": draft is not None}
+        switches["--forbid, --require, --refuse-personal-data"] = bool(guards)
         strategy.check(chosen, {option: on and (searches or option != "--draft") for option, on in switches.items()})
     for option, on in (("--mirostat", mirostat), ("--guidance", guidance != _DEFAULT.guidance)):
         if on and draft is not None:
@@ -161,8 +186,12 @@ def generate(
         if stats or stderr().is_terminal:
             print_speculation(found.throughput, None)
         return _failures(found)
-    events = stream_events(
-        checkpoint, texts, params, explain=candidates if explain else 0, draft=speculation, **chosen_run
+    events = (
+        CheckedEvents(checkpoint, texts, params, guards, chosen_run | {"draft": speculation})
+        if guards
+        else stream_events(
+            checkpoint, texts, params, explain=candidates if explain else 0, draft=speculation, **chosen_run
+        )
     )
     if seed is None:
         print(f"seed {params.seed} (repeat with --seed {params.seed})", file=sys.stderr)
@@ -192,6 +221,7 @@ def generate(
     elif not stream:
         for event in shown:
             printer.add(event)
+    print_actions(completions)
     _print_summary(completions, events.throughput)
     if stats or compare or stderr().is_terminal:
         print_speculation(events.throughput, compared)

@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..backends import BackendError
-from . import bench, generate, info
+from . import bench, generate, info, names, train
 from .terminal import error_line, warning_line
 
 BAD_INPUT = 2
@@ -26,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
+app.command("train", epilog=train.EXAMPLES)(train.train)
+app.command("names", epilog=names.EXAMPLES)(names.names)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(bench.app, name="bench")
 

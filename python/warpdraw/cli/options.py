@@ -27,6 +27,10 @@ def _limit(help: str, *names: str, **options: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="When to stop", **options)
 
 
+def _guard(help: str, *names: str, **options: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Guard rails", **options)
+
+
 def _draft(help: str, *names: str, **options: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Drafts", **options)
 
@@ -90,7 +94,10 @@ Bias = Annotated[
     list[Any] | None,
     _penalty("Add NUMBER to the logit of a token (repeat).", metavar="TOKEN=NUMBER", parser=bias),
 ]
-Ban = Annotated[list[Any] | None, _penalty("Never draw this token (repeat).", metavar="TOKEN", parser=token)]
+Ban = Annotated[
+    list[Any] | None,
+    _penalty("Never draw this token (repeat); --ban-phrase is for longer texts.", metavar="TOKEN", parser=token),
+]
 Allow = Annotated[list[Any] | None, _penalty("Draw no other token than this (repeat).", metavar="TOKEN", parser=token)]
 
 MaxTokens = Annotated[int, _limit("The most tokens to draw.", parser=integer)]
@@ -98,6 +105,28 @@ MinTokens = Annotated[int, _limit("No end before this many tokens.", parser=inte
 Stop = Annotated[list[str] | None, _limit("End the text before this string (repeat).")]
 StopId = Annotated[list[int] | None, _limit("End the text at this token id (repeat).", parser=integer)]
 IgnoreEos = Annotated[bool, _limit("Draw on after the end of a text.", "--ignore-eos")]
+
+JsonSchema = Annotated[
+    str | None, _guard("The text is JSON of this schema: a file, or the schema itself.", metavar="SCHEMA")
+]
+Regex = Annotated[str | None, _guard("The text matches this regular expression, as a whole.")]
+Grammar = Annotated[str | None, _guard("The text is derived by the grammar in this file (Lark).", metavar="FILE")]
+BanPhrase = Annotated[
+    list[str] | None, _guard("The text never has this phrase (repeat), in capitals or not.", metavar="TEXT")
+]
+BanCase = Annotated[bool, _guard("--ban-phrase: capitals matter.", "--ban-case")]
+Prefix = Annotated[list[str] | None, _guard("The text begins with this (repeat: with one of them).", metavar="TEXT")]
+StopOnRepeat = Annotated[
+    int | None, _guard("End the text where its last tokens are one pattern so many times.", parser=integer)
+]
+Forbid = Annotated[list[str] | None, _guard("Refuse a text in which this matches (repeat).", metavar="REGEX")]
+Require = Annotated[list[str] | None, _guard("Refuse a text in which this matches nothing (repeat).", metavar="REGEX")]
+RefusePersonalData = Annotated[
+    bool, _guard("Refuse prompts and texts with e-mail addresses, phone numbers and such.", "--refuse-personal-data")
+]
+Retry = Annotated[
+    int | None, _guard("Draw a text that is refused again, so many times at most, with other seeds.", parser=count)
+]
 
 Draft = Annotated[
     str | None,

@@ -19,6 +19,8 @@ from ..model.weights import Checkpoint
 from .terminal import stderr, stdout
 
 CONTRASTIVE_K = 4
+# The options of parameters that have one of another name.
+OPTIONS = {"guide": "--json-schema, --regex, --grammar", "ban_phrases": "--ban-phrase"}
 EARLY_STOPPING: dict[str, bool | str] = {"no": False, "yes": True, "never": "never"}
 
 
@@ -37,7 +39,7 @@ class Strategy:
         for field in fields(SamplingParams):
             value = params.get(field.name, field.default)
             if self.reads is not None and field.name not in self.reads and value != field.default:
-                option = "--" + field.name.replace("_", "-")
+                option = OPTIONS.get(field.name, "--" + field.name.replace("_", "-"))
                 raise ValueError(f"{option}: expected without {self.option}, which does not read it, got {value!r}")
         for option, on in switches.items():
             if on:

@@ -10,7 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 TASK = TaskID(0)
 
@@ -49,10 +57,14 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def progress(total: float, description: str, wanted: bool = True) -> Iterator[Progress]:
-    """A bar with one TASK on stderr while the block runs; nothing where stderr is not a terminal."""
+def progress(total: float, description: str, wanted: bool = True, left: bool = False) -> Iterator[Progress]:
+    """A bar with one TASK on stderr while the block runs; nothing where stderr is not a terminal.
+
+    It ends with the time that has passed, or with the time `left`.
+    """
     console = stderr()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    time = TimeRemainingColumn() if left else TimeElapsedColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), time)
     disabled = not (wanted and console.is_terminal)
     with Progress(*columns, console=console, transient=True, disable=disabled) as bar:
         bar.add_task(description, total=total)

@@ -6,7 +6,8 @@ from .contrastive import contrastive_search
 from .engine import Engine, EngineFull
 from .loop import Stream, generate, stream
 from .params import SamplingParams
-from .results import Acceptance, Completion, Completions, Event, SpeculationStats
+from .repetition import Repetition
+from .results import Acceptance, Completion, Completions, Event, GuardAction, SpeculationStats
 from .speculation import Speculation
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Engine",
     "EngineFull",
     "Event",
+    "GuardAction",
+    "Repetition",
     "SamplingParams",
     "Speculation",
     "SpeculationStats",

@@ -39,6 +39,9 @@ class Draws:
 
     def batches(self, places: Sequence[Place], device: torch.device) -> list[tuple[list[int], Batch]]:
         """The calls that draw for these places, each with its rows, after those of the last time."""
+        same = self._same(places)
+        if same is not None:
+            return [(list(range(len(places))), same)]
         rows_of: dict[tuple[str, str], list[int]] = {}
         for row, place in enumerate(places):
             rows_of.setdefault(place.call, []).append(row)
@@ -53,6 +56,11 @@ class Draws:
         self._batches = batches
         return list(zip(rows_of.values(), batches.values(), strict=True))
 
+    def _same(self, places: Sequence[Place]) -> Batch | None:
+        """The batch of the last time, if it was the only one and had these rows."""
+        batch = next(iter(self._batches.values())) if len(self._batches) == 1 else None
+        return batch if batch is not None and batch.places == places else None
+
     def rewind(self, place: Place) -> None:
         """Take note that the last tokens of a place were taken back."""
         for batch in self._batches.values():
@@ -61,6 +69,9 @@ class Draws:
 
     def draw(self, logits: Tensor, places: Sequence[Place]) -> list[Drawn]:
         """One token for each row of logits [B, V], and nothing for the places that are no longer there."""
+        same = self._same(places)
+        if same is not None:
+            return same.draw(logits)
         drawn: dict[int, Drawn] = {}
         for rows, batch in self.batches(places, logits.device):
             part = logits if len(rows) == len(places) else logits[rows]
@@ -162,9 +173,9 @@ class Batch:
 
     def finish(self, logits: Tensor, result: Any) -> list[Drawn]:
         """Read what was drawn for each row, and add it to the history."""
-        valid = result.valid.tolist()
-        tokens = [token if valid[row] else None for row, token in enumerate(result.tokens.tolist())]
-        drawn = self.drawn(self.places, self.inputs(), logits, tokens, result)
+        # A token is -1 exactly where a row has no candidate.
+        tokens = [token if token >= 0 else None for token in result.tokens.tolist()]
+        drawn = self.drawn(self.places, self.inputs() if self._explain else {}, logits, tokens, result)
         if self.history:
             self.history.append(result.tokens)
         return drawn
@@ -181,6 +192,8 @@ class Batch:
         self, places: list[Place], arguments: dict[str, Any], logits: Tensor, tokens: list[int | None], result: Any
     ) -> list[Drawn]:
         """Tokens with what is reported of them, for rows that were drawn with `arguments`."""
+        if None not in tokens and not (self._explain or self.reports.arguments):
+            return [Drawn(token) for token in tokens]
         steps: list[Any] = [None] * len(tokens)
         if self._explain:
             positions = arguments["position"].tolist()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..guides import Guide
 from ..ops import sample
+from .repetition import Repetition
 from .steering import check_steering
 
 # What the op takes: its defaults and ranges are those of a request.
@@ -73,12 +74,14 @@ class SamplingParams:
     guidance           how much more the prompt counts than negative_prompt does; 1 is off.
     negative_prompt    what the text is guided away from; None is the last token of the prompt.
 
-    Guard rails:
-    guide        what the text has to be: a JSON schema, a regular expression or a grammar, as `warpdraw.guides` makes
-                 them. Each token is one that such a text can go on with, and the text ends where it is complete.
-    ban_phrases  texts that the generated text never has: where one is complete, the text is taken back to the token in
-                 which it begins, and that token cannot be drawn there.
-    ban_case     whether the case of letters matters for them.
+    Guard rails (docs/guards.md):
+    guide           what the text has to be: a JSON schema, a regular expression or a grammar, as `warpdraw.guides`
+                    makes them. Each token is one that such a text can go on with; it ends where it is complete.
+    ban_phrases     texts that the generated text never has: where one is complete, the text is taken back to the token
+                    in which it begins, and that token cannot be drawn there.
+    ban_case        whether the case of letters matters for them.
+    prefix          a text that the generated text begins with, or several, of which it begins with one.
+    stop_on_repeat  a `Repetition`: the text ends where its last tokens are one pattern so many times.
 
     When to stop:
     max_tokens   the most tokens to draw for a sample.
@@ -139,6 +142,8 @@ class SamplingParams:
     guide: Guide | None = None
     ban_phrases: tuple[str, ...] = ()
     ban_case: bool = False
+    prefix: tuple[str, ...] = ()
+    stop_on_repeat: Repetition | None = None
 
     max_tokens: int = 64
     min_tokens: int = _OP["min_tokens"].default
@@ -175,6 +180,9 @@ class SamplingParams:
 
         # Lists are welcome, and one string or id stands for itself; the frozen value holds tuples.
         self._hold("stop", _strings("stop", self.stop))
+        if self.stop_on_repeat is not None and not isinstance(self.stop_on_repeat, Repetition):
+            raise TypeError(f"stop_on_repeat: expected a Repetition, or None, got {self.stop_on_repeat!r}")
+        self._hold("prefix", _strings("prefix", self.prefix))
         self._hold("ban_phrases", _strings("ban_phrases", self.ban_phrases))
         self._hold("dry_breakers", _strings("dry_breakers", self.dry_breakers))
         self._hold("stop_ids", _tokens("stop_ids", self.stop_ids, "token ids", int))

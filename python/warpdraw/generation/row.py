@@ -26,6 +26,7 @@ class Ending:
     reason: FinishReason
     stop: str | int | None = None
     error: str | None = None
+    action: GuardAction | None = None
 
 
 class Row:
@@ -114,6 +115,10 @@ class Row:
             # Where nothing can follow but an end that cannot be drawn, the text ends without it.
             if self.rules and not (self.ends and armed) and self.rules.complete(self.tokens):
                 ending = Ending("stop")
+            repeats = self.params.stop_on_repeat
+            if ending is None and armed and repeats is not None and (size := repeats.found(self.tokens)) is not None:
+                why = f"the last {size} tokens came {repeats.count} times"
+                ending = Ending("guard", action=GuardAction("stop_on_repeat", "stop", len(self.tokens), None, why))
         if self.text.stop is None and ending is not None:
             piece += self.text.finish(armed)
         if self.text.stop is not None:
@@ -125,13 +130,13 @@ class Row:
         problem = (self.rules.problem if self.rules else "") or drawn.problem
         banned = self.holding.bans.get(len(self.tokens)) if self.holding else None
         if banned:
-            problem = f"nothing else is left where {len(banned)} tokens are banned, which banned phrases begin in"
-        guards = [name for name, on in (("guide", self.params.guide is not None), ("ban_phrases", banned)) if on]
-        by_guard = bool(guards) and drawn.problem == NOTHING_LEFT
-        if by_guard:
-            self.guarded.append(GuardAction(guards[-1], "stop", len(self.tokens), None, "nothing is left to say"))
+            problem = f"banned phrases begin in all that is left, {len(banned)} tokens"
         error = f"no token can be drawn at position {self.place.position}: {problem}"
-        return Ending("guard" if by_guard else "error", None, error)
+        guards = [name for name in ("guide", "prefix") if getattr(self.params, name)] + ["ban_phrases"] * bool(banned)
+        if not guards or drawn.problem != NOTHING_LEFT:
+            return Ending("error", None, error)
+        action = GuardAction(guards[-1], "stop", len(self.tokens), None, "nothing is left to say")
+        return Ending("guard", None, error, action)
 
     def _hold(self, drawn: Drawn, holding: Holding) -> list[Event]:
         """Take the token as one that may be taken back, and report those that no longer may."""
@@ -175,6 +180,8 @@ class Row:
             self.kept.append(drawn.kept)
         if drawn.step is not None:
             self.steps.append(drawn.step)
+        if ending is not None and ending.action is not None:
+            self.guarded.append(ending.action)
         self.finished = ending is not None
         return Event(
             index=self.request.index,

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..guides.matcher import Matcher, Matchers
 from ..model.weights import Checkpoint
 from .params import Bitmask, SamplingParams
+from .prefix import Prefix, token_bytes
 from .vocabulary import Vocabulary
 
 # The tokens that may not follow the first so many tokens of a text.
@@ -24,8 +25,11 @@ class Rules:
     They are asked for tokens drawn so far and, where tokens are drafted, for those and drafts that they allowed.
     """
 
-    def __init__(self, function: Function | None, guide: Matcher | None, bans: Bans | None) -> None:
-        self._function, self.guide, self._bans = function, guide, bans
+    def __init__(
+        self, guide: Matcher | None, function: Function | None, prefix: Prefix | None, bans: Bans | None
+    ) -> None:
+        self.guide, self._bans = guide, bans
+        self._masks = [each for each in (function, prefix) if each is not None]
 
     def write(self, tokens: list[int], words: Tensor) -> None:
         """Write the tokens that may follow to `words`, int32 [W], least significant bit first."""
@@ -35,8 +39,8 @@ class Rules:
             self.guide.write(tokens, words)
         else:
             words.copy_(self.guide.words(tokens))
-        if self._function is not None:
-            allowed = self._function.words(tokens)
+        for mask in self._masks:
+            allowed = mask.words(tokens)
             if allowed is not None:
                 words &= allowed.to(words.device)
         if self._bans:
@@ -64,15 +68,21 @@ class RulesOf:
         """ValueError for rules that no text can follow; `name` is what messages call the parameters."""
         if params.guide is not None:
             self._matchers.check(f"{name}.guide", params.guide)
+        if params.prefix and (text := self._prefix(params).unspellable()) is not None:
+            raise ValueError(f"{name}.prefix: expected texts that tokens of the model can spell, got {text!r}")
 
     def of(self, name: str, params: SamplingParams, ends: Sequence[int], bans: Bans | None = None) -> Rules | None:
         """The rules of one sample; None where there are none. `bans` may grow and shrink."""
-        if params.bitmask is None and params.guide is None and bans is None:
+        if params.bitmask is None and params.guide is None and bans is None and not params.prefix:
             return None
         sizes = self._vocabulary.size, self._vocabulary.padded
         function = None if params.bitmask is None else Function(name, params.bitmask, *sizes)
         guide = None if params.guide is None else self._matchers.matcher(params.guide, ends)
-        return Rules(function, guide, bans)
+        return Rules(guide, function, self._prefix(params) if params.prefix else None, bans)
+
+    def _prefix(self, params: SamplingParams) -> Prefix:
+        tokens = token_bytes(self._vocabulary.tokenizer, self._vocabulary.size)
+        return Prefix(params.prefix, tokens, (self._vocabulary.padded + 31) // 32)
 
 
 class Function:

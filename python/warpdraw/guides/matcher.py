@@ -29,6 +29,7 @@ class Matcher:
         # The vocabulary of llguidance may be larger than the logits are wide.
         self._buffer = torch.zeros((vocabulary.vocab_size + 31) // 32, dtype=torch.int32)
         self._fits, self._shown = len(self._buffer) == words, self._buffer[:words]
+        self._bytes = self._buffer.nbytes  # asking a tensor for its length takes a tenth of what a mask does
         self._consumed: list[int] = []
         # llguidance allows its own end-of-text ids where a text is complete.
         self._never = [token for token in eos_ids if token not in ends]
@@ -58,7 +59,7 @@ class Matcher:
         if matcher.is_error():
             words.zero_()
             return
-        matcher.unsafe_compute_mask_ptr(words.data_ptr(), 4 * len(words))
+        matcher.unsafe_compute_mask_ptr(words.data_ptr(), self._bytes)
         for token in self._never:
             _set(words, token, False)
         if self._also and matcher.is_accepting():

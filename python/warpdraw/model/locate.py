@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .config import CheckpointError
 
-SHIPPED = ("tiny-target", "tiny-draft")
+SHIPPED = ("tiny-target", "tiny-draft", "names-transformer")
 
 
 def locate(name_or_path: str | Path) -> Path:

@@ -42,12 +42,21 @@ class Tokenizer:
         return self.backend.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text` with the special tokens that the tokenizer adds; ValueError for lone surrogates."""
+        """Token ids of `text` with the special tokens that the tokenizer adds.
+
+        Raises ValueError for lone surrogates, and for characters that the tokenizer has no token for.
+        """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"text is not valid Unicode: {error}") from None
-        return self.backend.encode(text).ids
+        try:
+            return self.backend.encode(text).ids
+        except Exception as error:  # the library raises no narrower class
+            unknown = "".join(sorted({each for each in text if self.backend.token_to_id(each) is None}))
+            raise ValueError(
+                f"text: expected characters that the tokenizer has a token for, got {unknown!r} ({error})"
+            ) from None
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """The text of `ids` as one sequence; bytes that are not UTF-8, or not complete yet, become U+FFFD.

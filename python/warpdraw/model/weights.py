@@ -15,6 +15,7 @@ from .config import CheckpointError, ModelConfig
 from .families import Family, read_config
 from .json_fields import Fields, read_json
 from .locate import locate
+from .replacing import replacing
 from .tensor_files import TensorFiles
 from .tensor_names import Part, llama_parts
 from .tokenizer import Tokenizer
@@ -132,24 +133,33 @@ def save(
     """Write config.json, generation_config.json, model.safetensors and tokenizer.json into the folder `path`.
 
     The folder is a Llama checkpoint that `load` and transformers read. The weights are stored in `dtype`
-    (default: as they are). Raises ValueError for a model that Llama cannot express: another norm, mlp or kind of
-    positions, a sliding window, norms of queries and keys.
+    (default: as they are). Each file is written at once: one that is there stays whole until the new one is. Raises
+    ValueError for a model that Llama cannot express: another norm, mlp or kind of positions, a sliding window, norms of
+    queries and keys.
     """
     config = model.config
     _check_llama(config)
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = dtype or model.embedding.weight.dtype
-    state = model.state_dict()
-    tensors = {
-        part.name: state[part.parameter][part.start : part.start + part.rows].to("cpu", dtype, copy=True)
-        for part in llama_parts(config)
-    }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     ids: dict[str, object] = {"bos_token_id": bos_id, "eos_token_id": list(eos_ids) or None}
     _write_json(folder / "config.json", _llama_json(config, dtype) | ids)
     _write_json(folder / "generation_config.json", ids)
-    tokenizer.save(folder / "tokenizer.json")
+    with replacing(folder / "tokenizer.json") as file:
+        tokenizer.save(file)
+    save_weights(folder, model, dtype=dtype)
+
+
+def save_weights(path: str | Path, model: Transformer, *, dtype: torch.dtype | None = None) -> None:
+    """Write model.safetensors alone, into a folder that `save` wrote."""
+    state = model.state_dict()
+    dtype = dtype or model.embedding.weight.dtype
+    tensors = {
+        part.name: state[part.parameter][part.start : part.start + part.rows].to("cpu", dtype, copy=True)
+        for part in llama_parts(model.config)
+    }
+    with replacing(Path(path) / "model.safetensors") as file:
+        save_file(tensors, file, metadata={"format": "pt"})
 
 
 def _check_llama(config: ModelConfig) -> None:
@@ -202,4 +212,5 @@ def _llama_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, object]:
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with replacing(path) as file:
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
