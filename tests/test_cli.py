@@ -146,6 +146,10 @@ def test_every_sampling_option_reaches_the_parameters(run):
         "dry_base": 2.0,
         "dry_allowed_length": 3,
         "no_repeat_ngram": 4,
+        "guidance": 1.5,
+        "negative_prompt": "b",
+        "mirostat_tau": 3.0,
+        "mirostat_eta": 0.25,
         "max_tokens": 5,
         "min_tokens": 2,
         "logprobs": 1,
@@ -166,7 +170,7 @@ def test_every_sampling_option_reaches_the_parameters(run):
     words += ["--stop-on-repeat", "3", "--regex", "[aeiou]+"]
     _, out, _ = run("generate", "a", *words, "--max-rows", "2", "--json")
     document = json.loads(out)
-    expected = options | {"stop": ["x", "yz"], "stop_ids": [3, 4], "ignore_eos": True, "bitmask": None}
+    expected = options | {"stop": ["x", "yz"], "stop_ids": [3, 4], "ignore_eos": True, "bitmask": None, "mirostat": 0}
     expected |= {"logit_bias": [[7, 1.5], ["e", None], ["=", -2.0]], "banned_ids": [9, "5", '"']}
     expected |= {"allowed_ids": ["a", "e", "i", "o", "u", 7], "dry_breakers": ["q", "u"]}
     expected |= {"ban_phrases": ["in all", "of"], "ban_case": True, "prefix": ["a", "e"]}
@@ -175,7 +179,8 @@ def test_every_sampling_option_reaches_the_parameters(run):
     assert document["params"] == expected
     assert {field.name for field in dataclasses.fields(SamplingParams)} == set(document["params"])
     default = dataclasses.asdict(SamplingParams())
-    assert [name for name, value in document["params"].items() if value == default[name]] == ["bitmask"]
+    # Mirostat is the only filter where it is one.
+    assert [name for name, value in document["params"].items() if value == default[name]] == ["bitmask", "mirostat"]
 
 
 @pytest.mark.parametrize(
@@ -300,6 +305,7 @@ def test_help_groups_the_options(run, monkeypatch):
         "When to stop",
         "Guard rails",
         "Drafts",
+        "Strategies",
         "What to print",
     ]
     assert [title for title, _ in panels] == titles

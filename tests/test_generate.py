@@ -162,13 +162,18 @@ def test_every_feature_reaches_the_op_at_every_step():
             assert result.top_ids[0, : len(top)].tolist() == [i for i, _ in top]
         default = SamplingParams()
         used |= {name for name, value in vars(each).items() if value != getattr(default, name)}
-    # All of them occurred but those that only say when to stop, and those that read the text.
+    # All of them occurred but those that only say when to stop, and those that are no argument of it.
     assert used >= {field.name for field in dataclasses.fields(SamplingParams)} - {
         "guide",
         "ban_phrases",
         "ban_case",
         "prefix",
         "stop_on_repeat",
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+        "guidance",
+        "negative_prompt",
         "n",
         "stop",
         "stop_ids",

@@ -158,6 +158,13 @@ class Sampler(nn.Module):
         for name, off in (("guide", None), ("ban_phrases", ()), ("prefix", ())):
             if getattr(params, name) != off:
                 raise ValueError(f"params.{name}: expected {off!r}, because a draw follows no text: give it a bitmask")
+        for name, why in (
+            ("mirostat", "its filters stay as they are"),
+            ("guidance", "it sees the logits of one prompt"),
+        ):
+            off, value = getattr(SamplingParams(), name), getattr(params, name)
+            if value != off:
+                raise ValueError(f"params.{name}: expected {off!r} in a sampler, because {why}, got {value!r}")
         check_integer("index", index, 0)
         if index >= params.n:
             raise ValueError(f"index: expected an integer in [0, params.n = {params.n}), got {index}")

@@ -23,6 +23,7 @@ from .device import dtype as dtype_of
 from .explain import step_lines
 from .guards import CheckedEvents, guards_of, guide_of, print_actions
 from .speculation import Comparison, print_speculation, speculation_document, speculation_of
+from .strategies import print_completions, strategy_of
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
 
 EXAMPLES = """Examples:
@@ -44,6 +45,12 @@ warpdraw generate "The sky is" --seed 7 --draft tiny-draft --stats
 warpdraw generate "The sky is" --seed 7 --draft suffix --draft-tokens 8 --compare
 
 warpdraw generate "The sky is" --seed 7 --dtype auto
+
+warpdraw generate "The sky is" --beams 4 --n 2 --length-penalty 0.8
+
+warpdraw generate "The sky is" --seed 7 --best-of 5
+
+warpdraw generate "The sky is" --seed 7 --guidance 1.5 --negative-prompt "The grass is"
 
 cat prompts.txt | warpdraw generate - --json > completions.json"""
 
@@ -103,6 +110,17 @@ def generate(
     fixed_draft_tokens: options.FixedDraftTokens = False,
     draft_ngram: options.DraftNgram = Speculation.ngram,
     compare: options.Compare = False,
+    beams: options.Beams = None,
+    length_penalty: options.LengthPenalty = None,
+    early_stopping: options.EarlyStopping = None,
+    best_of: options.BestOf = None,
+    contrastive_alpha: options.ContrastiveAlpha = None,
+    contrastive_k: options.ContrastiveK = None,
+    guidance: options.Guidance = _DEFAULT.guidance,
+    negative_prompt: options.NegativePrompt = None,
+    mirostat: options.Mirostat = _DEFAULT.mirostat,
+    mirostat_tau: options.MirostatTau = _DEFAULT.mirostat_tau,
+    mirostat_eta: options.MirostatEta = _DEFAULT.mirostat_eta,
     stream: options.Stream = False,
     as_json: options.AsJson = False,
     explain: options.Explain = False,
@@ -124,6 +142,7 @@ def generate(
     A TOKEN is an id, or a text as --explain prints it, with or without its quotes.
     """
     given = locals()
+    strategy = strategy_of(beams, length_penalty, early_stopping, best_of, contrastive_alpha, contrastive_k)
     chosen = {name: given[name] for name in _SAME_NAME} | {
         "seed": fresh_seed() if seed is None else seed,
         "dry_breakers": _DEFAULT.dry_breakers if dry_breaker is None else tuple(dry_breaker),
@@ -140,6 +159,15 @@ def generate(
     guards = guards_of(forbid, require, refuse_personal_data, retry)
     if guards and (stream or explain or compare):
         raise ValueError("--forbid, --require, --refuse-personal-data: expected without --stream, --explain, --compare")
+    if strategy is not None:
+        searches = strategy.reads is not None
+        chosen["seed"] = seed if searches else chosen["seed"]
+        switches = {"--stream": stream, "--explain": explain, "--compare": compare, "--draft": draft is not None}
+        switches["--forbid, --require, --refuse-personal-data"] = bool(guards)
+        strategy.check(chosen, {option: on and (searches or option != "--draft") for option, on in switches.items()})
+    for option, on in (("--mirostat", mirostat), ("--guidance", guidance != _DEFAULT.guidance)):
+        if on and draft is not None:
+            raise ValueError(f"{option}: expected without --draft, got both")
     params = SamplingParams(**chosen)
     place, precision = device_of(device), dtype_of(dtype)
     texts = _read_prompts(prompts)
@@ -152,6 +180,18 @@ def generate(
     if compare and speculation is None:
         raise ValueError("--compare: expected together with --draft, got no --draft")
     chosen_run: dict[str, Any] = {"max_rows": max_rows, "graphs": False if no_graphs else None}
+    if strategy is not None:
+        run = {"max_rows": max_rows} if strategy.reads is not None else {**chosen_run, "draft": speculation}
+        found = strategy.run(checkpoint, texts, params, run)
+        if seed is None and params.seed is not None:
+            print(f"seed {params.seed} (repeat with --seed {params.seed})", file=sys.stderr)
+        if as_json:
+            print(json_text(_document(model, params, found, found.throughput) | {"strategy": strategy.document}, 2))
+        else:
+            print_completions(texts, found)
+        if stats or stderr().is_terminal:
+            print_speculation(found.throughput, None)
+        return _failures(found)
     events = (
         CheckedEvents(checkpoint, texts, params, guards, chosen_run | {"draft": speculation})
         if guards
@@ -195,10 +235,7 @@ def generate(
         error_line(compared.difference)
         return 1
 
-    failed = [completion for completion in completions if completion.error is not None]
-    for completion in failed:
-        error_line(f"prompt {completion.index + 1}, sample {completion.sample + 1}: {completion.error}")
-    return 1 if failed else 0
+    return _failures(completions)
 
 
 # The parameters that have an option of their own name.
@@ -289,6 +326,14 @@ def _document(
         "completions": [dataclasses.asdict(completion) for completion in completions],
         "throughput": dataclasses.asdict(throughput) | rates,
     }
+
+
+def _failures(completions: list[Completion]) -> int:
+    """Say what failed; the exit code."""
+    failed = [completion for completion in completions if completion.error is not None]
+    for completion in failed:
+        error_line(f"prompt {completion.index + 1}, sample {completion.sample + 1}: {completion.error}")
+    return 1 if failed else 0
 
 
 def _print_summary(completions: list[Completion], throughput: Throughput) -> None:

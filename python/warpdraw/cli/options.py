@@ -35,6 +35,10 @@ def _draft(help: str, *names: str, **options: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Drafts", **options)
 
 
+def _strategy(help: str, *names: str, **options: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Strategies", **options)
+
+
 def _output(help: str, *names: str, **options: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="What to print", **options)
 
@@ -144,6 +148,32 @@ DraftNgram = Annotated[int, _draft("The longest n-gram that --draft ngram looks 
 Compare = Annotated[
     bool, _draft("Also run without drafts: is the text the same, and how much faster was it?", "--compare")
 ]
+
+Beams = Annotated[int | None, _strategy("Search with so many beams instead of drawing; --n are shown.", parser=integer)]
+LengthPenalty = Annotated[
+    float | None, _strategy("With --beams: above 0 favours long texts; default 1.", parser=number)
+]
+EarlyStopping = Annotated[
+    str | None, _strategy("With --beams: end with as many texts as beams: no (default), yes, never.")
+]
+BestOf = Annotated[
+    int | None, _strategy("Draw so many samples, show the --n that the model finds best.", parser=integer)
+]
+ContrastiveAlpha = Annotated[
+    float | None, _strategy("Contrastive search: the cost of resembling what was said, 0 to 1.", parser=number)
+]
+ContrastiveK = Annotated[
+    int | None, _strategy("With --contrastive-alpha: how many tokens are compared; default 4.", parser=integer)
+]
+Guidance = Annotated[
+    float, _strategy("How much more the prompt counts than the negative one; 1 is off.", parser=number)
+]
+NegativePrompt = Annotated[
+    str | None, _strategy("What --guidance leads away from; default: the last token of the prompt.")
+]
+Mirostat = Annotated[int, _strategy("1 or 2: a filter that keeps the surprise constant; 0 is off.", parser=integer)]
+MirostatTau = Annotated[float, _strategy("The mean surprise that --mirostat aims at, in bits.", parser=number)]
+MirostatEta = Annotated[float, _strategy("How fast its filter follows.", parser=number)]
 
 Stats = Annotated[bool, _output("Print what became of the drafts to standard error, on a terminal or not.", "--stats")]
 Stream = Annotated[bool, _output("Print as it comes; with --json one event a line.", "--stream")]

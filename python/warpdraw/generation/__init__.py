@@ -1,5 +1,8 @@
 """Policy: which ops draw the next token, in which order, with which randomness, and when a text ends."""
 
+from .beam import beam_search
+from .best_of import best_of
+from .contrastive import contrastive_search
 from .engine import Engine, EngineFull
 from .loop import Stream, generate, stream
 from .params import SamplingParams
@@ -20,6 +23,9 @@ __all__ = [
     "Speculation",
     "SpeculationStats",
     "Stream",
+    "beam_search",
+    "best_of",
+    "contrastive_search",
     "generate",
     "stream",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import ops
 from ..history import TokenHistory
+from .mirostat import Mirostat
 from .params import NUMBERS
 from .place import Drawn, Place
 from .reports import Reports, explained, problem
@@ -116,13 +117,20 @@ class Batch:
         if self.masked:
             self.arguments["bitmask"] = words = self.all_allowed(len(places))
             self._masks = [words[row] for row in self.masked]
+        self.mirostat: Mirostat | None = None
+        if any(each.mirostat for each in params):
+            self.mirostat = Mirostat(places, vocabulary.size)
         self.reports = Reports(places)
 
     def draw(self, logits: Tensor) -> list[Drawn]:
         """One token for each row."""
         self.read_bitmasks()
+        if self.mirostat is not None:
+            self.arguments |= self.mirostat.filters(logits, self.inputs())
         result = self.sample(logits)
         drawn = self.finish(logits, result)
+        if self.mirostat is not None:
+            self.mirostat.follow([each.token for each in drawn], result.raw_logprob.tolist())
         self.position += 1
         return drawn
 
@@ -171,6 +179,14 @@ class Batch:
         if self.history:
             self.history.append(result.tokens)
         return drawn
+
+    def follow(self, rows: list[int]) -> None:
+        """After a search took a token for each place, to go on from the places `rows`, which may be other ones."""
+        if self.history:
+            if rows != list(range(len(rows))):
+                self.history = self.history.fork(rows)
+            self.history.append([place.tokens[-1] if place.tokens else -1 for place in self.places])
+        self.position += 1
 
     def drawn(
         self, places: list[Place], arguments: dict[str, Any], logits: Tensor, tokens: list[int | None], result: Any

@@ -17,12 +17,14 @@ from ..model.rowwise import DECODE_TOKENS
 from ..model.weights import Checkpoint
 from .draw import Draws
 from .graph import Graphs
+from .guidance import Guidance
 from .params import SamplingParams
 from .place import Drawn
 from .request import Prompt, Request, request_of
 from .results import Event, FinishReason, Throughput
-from .row import Row
+from .row import NO_SLOT, Row
 from .speculation import Speculation, speculation_of
+from .strategies import refuse_with_drafts
 from .verifying import Speculative
 from .vocabulary import Vocabulary
 
@@ -32,7 +34,6 @@ PREFILL_TOKENS = 128
 STEP_TOKENS = 512
 # The cache starts with room for this many tokens and grows when they do not suffice.
 FIRST_TOKENS = 256
-NO_SLOT = -1
 # Why a step runs without a graph.
 DRAFTED = "steps with drafts differ in the number of tokens"
 
@@ -72,7 +73,7 @@ class Engine:
 
     Args:
         model: the checkpoint that all requests draw from.
-        slots: the most samples that run at once.
+        slots: the most samples that run at once; a guided one counts as two.
         context: the most tokens of a sample, prompt included; None is the model's own limit.
         prefill_tokens: the most prompt tokens that a step reads, at least 128; None is no limit.
         max_waiting: the most requests that wait to be started; None is no limit.
@@ -163,6 +164,7 @@ class Engine:
                     model, self._cache, self._speculation, self._draws, self.throughput, self._part
                 )
         self._graphs = Graphs(model.model, self._cache, self._draws, self.throughput)
+        self._guidance = Guidance(model.model, self._cache, self._part)
 
     @property
     def memory_bytes(self) -> int:
@@ -180,7 +182,7 @@ class Engine:
     @property
     def running(self) -> int:
         """How many samples have a slot: those that draw, and those whose prompt is being read."""
-        return self.slots - len(self._free)
+        return len(self._running) + sum(len(reading.rows) for reading in self._reading)
 
     @property
     def waiting(self) -> int:
@@ -218,9 +220,16 @@ class Engine:
 
     def enqueue(self, request: Request) -> None:
         """Let a request that was checked wait; its index must be one of its own."""
-        if len(request.ids) >= self.context:
+        if request.longest >= self.context:
             room = f"the context of {self.context} tokens that each of the {self.slots} slots has"
-            raise ValueError(f"prompt: expected fewer tokens than {room}, got {len(request.ids)}")
+            raise ValueError(f"prompt: expected fewer tokens than {room}, got {request.longest}")
+        if request.slots > self.slots:
+            raise ValueError(
+                f"{request.name}.guidance: expected 1 where there is one slot, because a guided sample takes two, "
+                f"got {request.params.guidance}"
+            )
+        if self._speculation is not None:
+            refuse_with_drafts(request.name, request.params)
         if self._speculation is not None and self._speculation.method == "greedy" and request.params.temperature:
             raise ValueError(
                 f"{request.name}.temperature: expected 0 with drafts of method 'greedy', "
@@ -233,8 +242,9 @@ class Engine:
                 f"got {request.params.ban_phrases!r}"
             )
         # The samples of a prompt start together, as far as there are slots for them.
-        for first in range(0, request.params.n, self.slots):
-            self._waiting.append((request, range(first, min(first + self.slots, request.params.n))))
+        together = self.slots // request.slots
+        for first in range(0, request.params.n, together):
+            self._waiting.append((request, range(first, min(first + together, request.params.n))))
         self._left[request.index] = request.params.n
 
     def cancel(self, id: int) -> bool:
@@ -290,15 +300,17 @@ class Engine:
 
     def _admit(self) -> None:
         """Give slots to the requests that have waited longest; none overtakes another."""
-        while self._waiting and len(self._waiting[0][1]) <= len(self._free):
+        while self._waiting and len(self._waiting[0][1]) * self._waiting[0][0].slots <= len(self._free):
             request, samples = self._waiting.popleft()
-            slots, self._free = self._free[: len(samples)], self._free[len(samples) :]
+            count = len(samples) * request.slots
+            slots, self._free = self._free[:count], self._free[count:]
             for slot in slots:
                 self._cache.truncate(slot, 0)
-            rows = zip(samples, slots, strict=True)
-            self._reading.append(
-                _Reading([Row(self._checkpoint, request, sample, slot, self.context) for sample, slot in rows])
-            )
+            pairs = zip(samples, slots, strict=False)
+            rows = [Row(self._checkpoint, request, sample, slot, self.context) for sample, slot in pairs]
+            for row, slot in zip(rows, slots[len(rows) :], strict=False):
+                row.negative_slot = slot
+            self._reading.append(_Reading(rows))
 
     def _parts(self) -> list[tuple[_Reading, int]]:
         """The parts of prompts, and how long they are, that the next step reads: in turn, as far as its budget goes."""
@@ -357,7 +369,7 @@ class Engine:
                 if self._speculative is not None:
                     self._speculative.admit(reading.rows)
                 rows += reading.rows
-                logits.append(last[reading.slot].expand(len(reading.rows), -1))
+                logits.append(self._guidance.start(reading.rows, last[reading.slot]).expand(len(reading.rows), -1))
         self._reading = [reading for reading in self._reading if reading.read < len(reading.ids)]
         return rows, logits
 
@@ -374,15 +386,9 @@ class Engine:
         if drawn is None:
             self._graphs.forget()
             if running:
-                logits = [self._decode(running), *logits]
+                logits = [self._guidance.decode(running), *logits]
             drawn = self._draw(logits, self._running)
         return [event for row, result in zip(self._running, drawn, strict=True) for event in row.take(result)]
-
-    def _decode(self, rows: list[Row]) -> Tensor:
-        """Logits [B, V] after the last token of each row."""
-        tokens = torch.tensor([[row.last] for row in rows], device=self._device)
-        logits: Tensor = self._checkpoint.model(tokens, self._cache, torch.tensor([row.slot for row in rows]))
-        return logits[:, -1]
 
     def _draw(self, logits: list[Tensor], rows: list[Row]) -> list[Drawn]:
         return self._draws.draw(torch.cat(logits) if len(logits) > 1 else logits[0], [row.place for row in rows])
@@ -400,6 +406,7 @@ class Engine:
         """Forget the tokens that a row has no longer; the last one that it has is read once more."""
         row.rewound = False
         self._cache.truncate(row.slot, row.length - 1)
+        self._guidance.rewind(row)
         self._draws.rewind(row.place)
         self._graphs.forget()
         if self._speculative is not None:
@@ -408,8 +415,9 @@ class Engine:
     def _leave(self, rows: list[Row]) -> None:
         """Take back the slots of rows, and forget requests none of whose samples is left."""
         for row in rows:
-            if row.slot != NO_SLOT:
-                insort(self._free, row.slot)
+            for slot in (row.slot, row.negative_slot):
+                if slot != NO_SLOT:
+                    insort(self._free, slot)
             request = row.request.index
             self._left[request] -= 1
             if not self._left[request]:

@@ -73,6 +73,10 @@ class Graphs:
             return "explained steps compute more than a draw"
         if batch is None:
             return "rows differ in the order of filters or in what is reported"
+        if any(place.params.guidance != 1 for place in batch.places):
+            return "guided rows read two slots"
+        if batch.mirostat is not None:
+            return "mirostat chooses its filter on the host"
         return ""
 
     def _graph_for(self, rows: Sequence[Row], batch: Batch) -> tuple[_Graph | None, str]:

@@ -56,7 +56,7 @@ def stream(
 
     prompts   text, a list of texts, or a list of lists of token ids; lengths may differ.
     params    one SamplingParams for all prompts, or one for each; None is SamplingParams().
-    max_rows  the most samples in the batch at once; the others wait until one ends.
+    max_rows  the most samples in the batch at once, guided ones twice; the others wait until one ends.
     explain   how many leading candidates each event's `step` reports; 0 is none.
     graphs    whether steps of rows that stay together run as CUDA graphs; None is where the model is on a GPU. On
               the CPU True runs the same step without a graph. `throughput` says how often, and why not otherwise.
@@ -75,7 +75,7 @@ def stream(
     for name, value, least in (("max_rows", max_rows, 1), ("explain", explain, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    return Stream(model, _requests(model, prompts, params), max_rows, explain, graphs, draft)
+    return Stream(model, requests_of(model, prompts, params), max_rows, explain, graphs, draft)
 
 
 class Stream(Iterator[Event]):
@@ -93,8 +93,8 @@ class Stream(Iterator[Event]):
         self.throughput = Throughput()
         self._events: Iterator[Event] = iter(())
         if requests:
-            slots = min(sum(request.params.n for request in requests), max_rows)
-            lengths = [len(each.ids) + min(each.params.max_tokens, FIRST_TOKENS) for each in requests]
+            slots = min(sum(request.params.n * request.slots for request in requests), max_rows)
+            lengths = [each.longest + min(each.params.max_tokens, FIRST_TOKENS) for each in requests]
             capacity = min(max(lengths), model.config.max_positions)
             engine = Engine(
                 model,
@@ -120,9 +120,10 @@ def _run(engine: Engine) -> Iterator[Event]:
         yield from engine.step()
 
 
-def _requests(
+def requests_of(
     model: Checkpoint, prompts: Prompts, params: SamplingParams | Sequence[SamplingParams] | None
 ) -> list[Request]:
+    """The prompts with their parameters, checked against the model."""
     several: list[str | list[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
     if params is None or isinstance(params, SamplingParams):
         params = [params or SamplingParams()] * len(several)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..guides import Guide
 from ..ops import sample
 from .repetition import Repetition
+from .steering import check_steering
 
 # What the op takes: its defaults and ranges are those of a request.
 _OP: dict[str, Any] = {spec.name: spec for spec in sample.contract.inputs}
@@ -65,6 +66,13 @@ class SamplingParams:
     banned_ids          these cannot.
     bitmask             a function of the ids drawn so far that returns which tokens may follow, as int32
                         [vocabulary / 32], least significant bit first, 1 = allowed; or None for all.
+
+    What a text is steered by, step by step (docs/strategies.md):
+    mirostat           1 or 2 filters so that the tokens are as surprising as mirostat_tau says; 0 is off.
+    mirostat_tau       the wanted mean surprise of a token, in bits.
+    mirostat_eta       how fast the filter follows.
+    guidance           how much more the prompt counts than negative_prompt does; 1 is off.
+    negative_prompt    what the text is guided away from; None is the last token of the prompt.
 
     Guard rails (docs/guards.md):
     guide           what the text has to be: a JSON schema, a regular expression or a grammar, as `warpdraw.guides`
@@ -125,6 +133,12 @@ class SamplingParams:
     banned_ids: tuple[Token, ...] = ()
     bitmask: Bitmask | None = None
 
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    guidance: float = 1.0
+    negative_prompt: str | None = None
+
     guide: Guide | None = None
     ban_phrases: tuple[str, ...] = ()
     ban_case: bool = False
@@ -158,6 +172,7 @@ class SamplingParams:
         for name in ("ignore_eos", "ban_case"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        check_steering(self)
         if self.bitmask is not None and not callable(self.bitmask):
             raise TypeError(f"bitmask: expected a function of the token ids so far, or None, got {self.bitmask!r}")
         if self.guide is not None and not isinstance(self.guide, Guide):

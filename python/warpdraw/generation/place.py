@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from .params import LOGPROBS_OF, SamplingParams
@@ -23,6 +23,7 @@ class Place:
     ends: tuple[int, ...]
     tokens: list[int]
     rules: Rules | None = None
+    limits: list[float] = field(default_factory=list)  # of mirostat: the mu of each token, and of the next one
 
     @property
     def position(self) -> int:

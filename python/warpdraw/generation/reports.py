@@ -30,6 +30,8 @@ class Reports:
             self.arguments |= {"logprob": True, "raw_logprob": True, "rank": True, **top}
         if self.kept:
             self.arguments |= {"kept_count": True, "max_kept": max(each.kept or 0 for each in params)}
+        if any(each.mirostat for each in params):
+            self.arguments["raw_logprob"] = True
         # What a call that verifies drafts reports itself, and what another one has to.
         self.of_verified = {"logprob": True, "raw_logprob": True} if self.logprobs else {}
         self.named = [

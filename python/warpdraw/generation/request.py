@@ -16,7 +16,7 @@ Prompt = str | list[int]
 class Request:
     """One prompt, as text or ids and as the ids that the model reads, and how to draw from it.
 
-    `name` is what messages call its parameters.
+    `name` is what messages call its parameters, `negative` are the ids that its text is guided away from.
     """
 
     index: int
@@ -26,6 +26,17 @@ class Request:
     lists: TokenLists
     seed: int
     name: str
+    negative: list[int] | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many slots of a cache each of its samples takes."""
+        return 1 if self.negative is None else 2
+
+    @property
+    def longest(self) -> int:
+        """How many tokens its slots hold before the first one is drawn."""
+        return max(len(self.ids), len(self.negative or ()))
 
 
 def request_of(
@@ -42,7 +53,16 @@ def request_of(
     seed = fresh_seed() if params.seed is None else params.seed
     ids = _prompt_ids(model, names[0], prompt)
     RulesOf(model).check(names[1], params)
-    return Request(index, prompt, ids, params, vocabulary.lists(names[1], params), seed, names[1])
+    lists = vocabulary.lists(names[1], params)
+    return Request(index, prompt, ids, params, lists, seed, names[1], _negative_ids(model, names[1], ids, params))
+
+
+def _negative_ids(model: Checkpoint, name: str, ids: list[int], params: SamplingParams) -> list[int] | None:
+    if params.guidance == 1:
+        return None
+    if params.negative_prompt is None:
+        return ids[-1:]
+    return _prompt_ids(model, f"{name}.negative_prompt", params.negative_prompt)
 
 
 def _prompt_ids(model: Checkpoint, name: str, prompt: Prompt) -> list[int]:

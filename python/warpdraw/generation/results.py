@@ -143,6 +143,7 @@ class Completion:
     index, sample      which prompt, and which of its n samples.
     speculation        what became of its drafts, where there were any.
     guarded            what guard rails did to it, in order.
+    score              what a strategy ranked it by, where there was one: see `beam_search` and `best_of`.
     """
 
     prompt: str | list[int]
@@ -161,6 +162,7 @@ class Completion:
     steps: list[Step] | None = None
     speculation: Acceptance | None = None
     guarded: tuple[GuardAction, ...] = ()
+    score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from .results import Acceptance, Completion, Event, FinishReason, GuardAction, K
 from .rules import RulesOf
 from .streaming import TextStream
 
+NO_SLOT = -1
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -33,9 +35,10 @@ class Row:
     def __init__(self, model: Checkpoint, request: Request, sample: int, slot: int, context: int) -> None:
         params = request.params
         self.request, self.params, self.sample, self.slot = request, params, sample, slot
+        self.negative_slot = NO_SLOT  # where the row is guided
         self.seed = sample_seed(request.seed, sample)
         self.ends = end_ids(params, model.eos_ids)
-        self.limit = min(params.max_tokens, context - len(request.ids))
+        self.limit = min(params.max_tokens, context - request.longest)
         self.tokens: list[int] = []
         phrases = Phrases(params.ban_phrases, params.ban_case) if params.ban_phrases else None
         self.holding = None if phrases is None else Holding(phrases)  # what may be taken back

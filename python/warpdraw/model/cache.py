@@ -105,15 +105,15 @@ class KVCache:
         self._values[:, row, :, length:filled] = 0
         self.lengths[row] = length
 
-    def copy(self, source: int, rows: torch.Tensor | list[int]) -> None:
-        """Make each slot in `rows` hold what slot `source` holds."""
+    def copy(self, source: int, rows: torch.Tensor | list[int], start: int = 0) -> None:
+        """Make each slot in `rows` hold what slot `source` holds; before position `start` they are known to do."""
         length = int(self.lengths[source])
         for row in rows.tolist() if isinstance(rows, torch.Tensor) else rows:
             if row == source:
                 continue
-            self.truncate(row, 0)
-            self._keys[:, row, :, :length] = self._keys[:, source, :, :length]
-            self._values[:, row, :, :length] = self._values[:, source, :, :length]
+            self.truncate(row, start)
+            self._keys[:, row, :, start:length] = self._keys[:, source, :, start:length]
+            self._values[:, row, :, start:length] = self._values[:, source, :, start:length]
             self.lengths[row] = length
 
     def grow(self, capacity: int) -> None:

@@ -167,6 +167,7 @@ class Transformer(nn.Module):
     """Maps tokens (int64 [B, T]) to the logits [B, T, V] of the token that follows each of them, in the model's dtype.
 
     With `last`, only those of the last position, [B, 1, V]: a long prompt's other logits are large and rarely wanted.
+    To a list `states`, the hidden states of all positions are added, [rows, T, hidden_size], after the final norm.
 
     Without a cache the tokens stand at positions 0 .. T-1 and the call can be differentiated. With a cache, batch row
     b continues slot `rows[b]` (default: slots 0 .. B-1; all different): its tokens stand at `lengths[rows[b]]` onward,
@@ -202,7 +203,13 @@ class Transformer(nn.Module):
         self.apply(_initialise)
 
     def forward(
-        self, tokens: Tensor, cache: KVCache | None = None, rows: Tensor | None = None, *, last: bool = False
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        rows: Tensor | None = None,
+        *,
+        last: bool = False,
+        states: list[Tensor] | None = None,
     ) -> Tensor:
         check_tokens(tokens, self.config)
         count = tokens.shape[1]
@@ -211,28 +218,30 @@ class Transformer(nn.Module):
                 raise ValueError("rows was given without a cache; it names slots of a cache")
             check_context(count, 0, self.config)
             positions = torch.arange(count, device=tokens.device).expand(tokens.shape)
-            return self._run(tokens, Step(positions[:, 0], positions, count, None, rowwise=False), last)
+            return self._run(tokens, Step(positions[:, 0], positions, count, None, rowwise=False), last, states=states)
         rows = check_rows(tokens, cache, rows)
         held = int(cache.lengths[rows].max())
         check_context(held + count, held, self.config)
         cache.grow(held + count)
         with torch.no_grad():
             if not self._invariant(tokens.device) or count <= DECODE_TOKENS:
-                return self._extend(tokens, cache, rows, last)
+                return self._extend(tokens, cache, rows, last, states)
             # Long rows one by one, without padding: what each computes then depends on its own shape only.
             each = zip(torch.split(tokens, 1), torch.split(rows, 1), strict=True)
-            return torch.cat([self._extend(row_tokens, cache, row, last) for row_tokens, row in each])
+            return torch.cat([self._extend(row_tokens, cache, row, last, states) for row_tokens, row in each])
 
     def _invariant(self, device: torch.device) -> bool:
         return device.type == "cpu"
 
-    def _extend(self, tokens: Tensor, cache: KVCache, rows: Tensor, last: bool) -> Tensor:
+    def _extend(
+        self, tokens: Tensor, cache: KVCache, rows: Tensor, last: bool, states: list[Tensor] | None = None
+    ) -> Tensor:
         count = tokens.shape[1]
         positions = cache.lengths[rows][:, None] + torch.arange(count)
         length = int(positions.max()) + 1
         rowwise = self._invariant(tokens.device) and count <= DECODE_TOKENS
         step = Step(rows.to(tokens.device), positions.to(tokens.device), length, cache, rowwise)
-        logits = self._run(tokens, step, last)
+        logits = self._run(tokens, step, last, states=states)
         cache.advance(rows, count)
         return logits
 
@@ -269,7 +278,14 @@ class Transformer(nn.Module):
         with torch.no_grad():
             return self._run(tokens[:, None], step, last=False, outputs=outputs)[:, 0]
 
-    def _run(self, tokens: Tensor, step: Step, last: bool, outputs: list[int] | None = None) -> Tensor:
+    def _run(
+        self,
+        tokens: Tensor,
+        step: Step,
+        last: bool,
+        outputs: list[int] | None = None,
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
         x = self.embedding(tokens)
         if self.config.embedding_scale is not None:
             x = x * self.embedding_scale
@@ -281,6 +297,8 @@ class Transformer(nn.Module):
             x = block(x, step)
         if outputs is not None:
             x = x[outputs]
+        if states is not None:
+            states.append(self.norm(x))
         x = self.norm(x[:, -1:] if last else x)
         logits = step.project(x, self.embedding.weight if self.head is None else self.head.weight)
         return logits if self.config.logit_cap is None else step.activate(self._cap, logits)
