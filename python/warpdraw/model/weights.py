@@ -38,10 +38,10 @@ def load(
 ) -> Checkpoint:
     """Read a checkpoint of the Llama, Mistral, Qwen2, Qwen3 or GPT-2 family, its weights as `dtype` on `device`.
 
-    name_or_path: "tiny-target", "tiny-draft" or "names-transformer" (in the package, also where a folder has that
-    name), a folder with config.json, safetensors and tokenizer.json, or `owner/name` on the Hugging Face hub. Code and
-    pickles in a checkpoint are never run. Raises CheckpointError where anything is missing, broken, unknown or not
-    supported; warns about unknown config entries.
+    name_or_path: "tiny-target" or "tiny-draft" (in the package, also where a folder has that name), a folder with
+    config.json, safetensors and tokenizer.json, or `owner/name` on the Hugging Face hub. Code and pickles in a
+    checkpoint are never run. Raises CheckpointError where anything is missing, broken, unknown or not supported;
+    warns about unknown config entries.
 
     >>> checkpoint = load("tiny-target")
     >>> tokens = torch.tensor([checkpoint.tokenizer.encode("The sky is")])
