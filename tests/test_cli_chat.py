@@ -27,6 +27,7 @@ from warpdraw.cli.dialogue import Dialogue
 
 # Parameters of a request that a conversation does not offer on the command line.
 WITHOUT_AN_OPTION = {"n", "bitmask", "logprobs", "logprobs_of", "kept"}
+WITHOUT_AN_OPTION |= {"guide", "prefix", "stop_on_repeat", "guidance", "negative_prompt"}
 GUIDE = (Path(__file__).parent.parent / "docs" / "chat.md").read_text(encoding="utf-8")
 
 
@@ -125,15 +126,28 @@ def test_every_sampling_option_reaches_the_parameters(chat):
         **{"frequency_penalty": -0.5, "presence_penalty": 0.75, "dry_multiplier": 0.875, "dry_base": 2.0},
         **{"dry_allowed_length": 3, "no_repeat_ngram": 4, "max_tokens": 5, "min_tokens": 2},
     }
-    lists = {"stop": "x", "stop_id": "3", "bias": "7=1.5", "ban": "9", "allow": "8", "dry_breaker": "e"}
+    mirostat = {"mirostat": 2, "mirostat_tau": 3.5, "mirostat_eta": 0.25}  # which other filters exclude
+    words = [word for name, value in mirostat.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    code, _, err = chat(["/params"], *words, "--seed", "7", "--threads", "1")
+    assert (code, mirostat.items() <= changed_by(err[0]).items()) == (0, True)
+    lists = {
+        "stop": "x",
+        "ban_phrase": "it is",
+        "stop_id": "3",
+        "bias": "7=1.5",
+        "ban": "9",
+        "allow": "8",
+        "dry_breaker": "e",
+    }
     words = [word for name, value in (numbers | lists).items() for word in ("--" + name.replace("_", "-"), str(value))]
-    code, _, err = chat(["/params"], *words, "--ignore-eos", "--threads", "1")
+    code, _, err = chat(["/params"], *words, "--ignore-eos", "--ban-case", "--threads", "1")
     shown = changed_by(err[0])
     expected = numbers | {"stop": ["x"], "stop_ids": [3], "logit_bias": [[7, 1.5]], "banned_ids": [9]}
     expected |= {"allowed_ids": [8], "dry_breakers": ["e"], "ignore_eos": True}
+    expected |= {"ban_phrases": ["it is"], "ban_case": True}
     assert (code, shown) == (0, expected)
     fields = {field.name for field in dataclasses.fields(SamplingParams)}
-    assert fields - set(shown) == WITHOUT_AN_OPTION
+    assert fields - set(shown) - set(mirostat) == WITHOUT_AN_OPTION
 
 
 def changed_by(line):

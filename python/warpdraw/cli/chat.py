@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import re
 import sys
@@ -14,13 +13,14 @@ import typer
 
 from ..chat import Chat, ChatTemplate
 from ..chat.chat import default_max_tokens
-from ..generation.params import SamplingParams, fresh_seed
+from ..generation.params import SamplingParams
 from ..generation.speculation import Speculation
 from ..model import weights
 from ..model.locate import SHIPPED
 from . import options
 from .device import device as device_of
 from .dialogue import Dialogue
+from .parameters import parameters_of
 from .speculation import speculation_of
 from .values import integer
 
@@ -109,6 +109,11 @@ def chat(
     stop: options.Stop = None,
     stop_id: options.StopId = None,
     ignore_eos: options.IgnoreEos = _DEFAULT.ignore_eos,
+    ban_phrase: options.BanPhrase = None,
+    ban_case: options.BanCase = _DEFAULT.ban_case,
+    mirostat: options.Mirostat = _DEFAULT.mirostat,
+    mirostat_tau: options.MirostatTau = _DEFAULT.mirostat_tau,
+    mirostat_eta: options.MirostatEta = _DEFAULT.mirostat_eta,
     draft: options.Draft = None,
     draft_tokens: options.DraftTokens = Speculation.tokens,
     draft_method: options.DraftMethod = Speculation.method,
@@ -128,16 +133,9 @@ def chat(
     """
     given = locals()
     place = device_of(device)
-    chosen = {name: given[name] for name in _SAME_NAME} | {
-        "seed": fresh_seed() if seed is None else seed,
-        "max_tokens": max(1, min_tokens) if max_tokens is None else max_tokens,
-        "dry_breakers": _DEFAULT.dry_breakers if dry_breaker is None else tuple(dry_breaker),
-        "logit_bias": tuple(bias or ()),
-        "allowed_ids": None if allow is None else tuple(allow),
-        "banned_ids": tuple(ban or ()),
-        "stop": tuple(stop or ()),
-        "stop_ids": tuple(stop_id or ()),
-    }
+    chosen = parameters_of(given)
+    if max_tokens is None:
+        chosen["max_tokens"] = max(1, min_tokens)
     params = SamplingParams(**chosen)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -161,7 +159,3 @@ def chat(
         if model in SHIPPED:
             dialogue.note(f'{model} is no chat model: it continues texts about everyday things, such as "The sky is"')
     return dialogue.run()
-
-
-# The parameters that have an option of their own name.
-_SAME_NAME = {field.name for field in dataclasses.fields(SamplingParams)} & set(inspect.signature(chat).parameters)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 from typing import Any
 
@@ -12,8 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..generation.loop import stream as stream_events
-from ..generation.params import SamplingParams, fresh_seed
-from ..generation.repetition import Repetition
+from ..generation.params import SamplingParams
 from ..generation.results import Completion, Event, Throughput
 from ..generation.speculation import Speculation
 from ..model import weights
@@ -22,6 +20,7 @@ from .device import device as device_of
 from .device import dtype as dtype_of
 from .explain import step_lines
 from .guards import CheckedEvents, guards_of, guide_of, print_actions
+from .parameters import parameters_of
 from .speculation import Comparison, print_speculation, speculation_document, speculation_of
 from .strategies import print_completions, strategy_of
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
@@ -143,19 +142,7 @@ def generate(
     """
     given = locals()
     strategy = strategy_of(beams, length_penalty, early_stopping, best_of, contrastive_alpha, contrastive_k)
-    chosen = {name: given[name] for name in _SAME_NAME} | {
-        "seed": fresh_seed() if seed is None else seed,
-        "dry_breakers": _DEFAULT.dry_breakers if dry_breaker is None else tuple(dry_breaker),
-        "logit_bias": tuple(bias or ()),
-        "allowed_ids": None if allow is None else tuple(allow),
-        "banned_ids": tuple(ban or ()),
-        "stop": tuple(stop or ()),
-        "stop_ids": tuple(stop_id or ()),
-        "guide": guide_of(json_schema, regex, grammar),
-        "ban_phrases": tuple(ban_phrase or ()),
-        "prefix": tuple(prefix or ()),
-        "stop_on_repeat": None if stop_on_repeat is None else Repetition(stop_on_repeat),
-    }
+    chosen = parameters_of(given) | {"guide": guide_of(json_schema, regex, grammar)}
     guards = guards_of(forbid, require, refuse_personal_data, retry)
     if guards and (stream or explain or compare):
         raise ValueError("--forbid, --require, --refuse-personal-data: expected without --stream, --explain, --compare")
@@ -236,10 +223,6 @@ def generate(
         return 1
 
     return _failures(completions)
-
-
-# The parameters that have an option of their own name.
-_SAME_NAME = {field.name for field in dataclasses.fields(SamplingParams)} & set(inspect.signature(generate).parameters)
 
 
 class TextPrinter:
