@@ -15,6 +15,7 @@ from small_model import EOS, small_model
 
 import warpdraw
 from warpdraw import SamplingParams, beam_search, generate
+from warpdraw.generation.streaming import TextStream
 from warpdraw.model.config import ModelConfig
 from warpdraw.model.transformer import Transformer
 from warpdraw.model.weights import Checkpoint
@@ -281,3 +282,19 @@ def test_options_are_checked(options, message):
 
 def test_no_prompts_are_no_completions():
     assert beam_search(MODEL, []) == []
+
+
+def test_texts_of_beams_that_part_do_not_share_what_they_hold_back():
+    """One goes on with a character and a stop string that the other has only begun as well."""
+
+    def decode(ids):
+        return bytes(ids).decode("utf-8", "replace")
+
+    stream = TextStream(decode, [], ["end"])
+    assert [stream.push(byte) for byte in b"e\xc3"] == ["", ""]
+    other = stream.fork()
+    assert [stream.push(byte) for byte in b"\xa9en"] == ["eé", "", ""]
+    further = stream.fork()
+    assert (stream.push(ord("d")), stream.stop) == ("", "end")
+    assert (further.push(ord("!")), further.stop) == ("en!", None)
+    assert (other.push(0xA8), other.stop) == ("eè", None)

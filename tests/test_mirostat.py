@@ -40,18 +40,15 @@ def by_definition(prompt, version, params, count):
         if version == 1:
             s = zipf_exponent(p.tolist())
             k = round((((s - 1) * 2**mu) / (1 - V ** -(s - 1))) ** (1 / s))
-            filtered = {"top_k": min(max(k, 1), V)}
-            kept.append(filtered["top_k"])
         else:
-            few = sum(-math.log2(each) <= mu for each in p.tolist())
-            filtered = {"top_k": max(few, 1)}
-            kept.append(filtered["top_k"])
+            k = sum(-math.log2(each) <= mu for each in p.tolist())
+        kept.append(min(max(k, 1), V))
         drawn = warpdraw.sample(
             logits.float()[None],
             temperature=params.temperature,
             seed=params.seed,
             position=len(prompt) + len(tokens),
-            **filtered,
+            top_k=kept[-1],
         )
         tokens.append(int(drawn.tokens))
         surprise = -math.log2(float(logits.softmax(-1)[tokens[-1]]))
@@ -151,17 +148,17 @@ def test_a_row_that_loses_tokens_goes_on_from_what_it_knew_then():
 
     def draws(rewinds):
         place = Place("params", params, TokenLists(), 3, [1], (), [])
-        drawn, draw = [], Draws(Ids(50, 50))
+        draw = Draws(Ids(50, 50))
         for step in range(12):
             token = draw.draw(logits[len(place.tokens)], [place])[0].token
             place.tokens.append(token)
             if step in rewinds:
                 del place.tokens[-rewinds[step] :]
                 draw = Draws(Ids(50, 50))  # the positions of a batch are those of its rows
-        return place.tokens, place.limits[: len(place.tokens) + 1], drawn
+        return place.tokens, place.limits[: len(place.tokens) + 1]
 
-    tokens, limits, _ = draws({})
-    rewound, limits_after, _ = draws({3: 2, 6: 3})
+    tokens, limits = draws({})
+    rewound, limits_after = draws({3: 2, 6: 3})
     assert rewound == tokens[: len(rewound)]
     assert limits_after == limits[: len(rewound) + 1]
     assert len(set(limits)) == 13
