@@ -130,6 +130,17 @@ def test_the_probabilities_of_all_continuations_are_one(model):
     assert all(each[:2] == letters[0][:2] for each in letters)
 
 
+def test_a_name_that_was_cut_has_no_end(model):
+    start = "ab" * 9 + "a"
+    drawn = names.generate(30, start, model, SamplingParams(seed=1, temperature=3.0)).names
+    cut = [each for each in drawn if not each.ended]
+    assert cut
+    for each in cut:
+        letters = names.letter_logprobs(model, [each.name])[0]
+        assert each.logprob == pytest.approx(sum(letters[:-1]))
+        assert each.per_letter == pytest.approx(sum(letters[:-1]) / alphabet.LONGEST)
+
+
 def test_the_likelihood_does_not_depend_on_how_a_name_was_drawn(model):
     first = names.generate(1, "", model, SamplingParams(seed=5, temperature=0.0)).names[0]
     again = names.generate(1, first.name[:-1], model, SamplingParams(seed=9, top_k=1)).names[0]
@@ -148,6 +159,17 @@ def test_the_same_seed_gives_the_same_names_for_any_count(model):
     alone = names.generate(1, "s", model, SamplingParams(seed=sample_seed(11, 41), temperature=1.2))
     assert alone.names[0] == many.names[41]
     assert texts(names.generate(90, "s", model, SamplingParams(seed=12, temperature=1.2))) != texts(many)
+
+
+def test_each_letter_is_a_draw_of_sample(model):
+    """That of the name's own seed at the letter's place, the first letter's being 1."""
+    params = {"temperature": 1.3, "top_k": 9, "top_p": 0.95, "min_p": 0.01}
+    for number, each in enumerate(names.generate(4, "de", model, SamplingParams(seed=21, **params)).names):
+        letters = alphabet.ids_of(each.name) + [alphabet.END] * each.ended
+        for place in range(2, len(letters)):
+            logits = model.logits([each.name[:place]])[0][-1:]
+            drawn = warpdraw.sample(logits, seed=sample_seed(21, number), position=place + 1, **params)
+            assert drawn.tokens.tolist() == [letters[place]]
 
 
 @pytest.mark.parametrize("start", ["", "abi", "xq", "a" * (alphabet.LONGEST - 1)])

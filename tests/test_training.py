@@ -40,6 +40,7 @@ from warpdraw.training import (
     train,
 )
 from warpdraw.training.batches import IGNORED
+from warpdraw.training.lock import locked
 from warpdraw.training.state import FILE
 from warpdraw.training.texts import split_lines, split_texts
 from warpdraw.training.vocabulary import pieces_of
@@ -379,6 +380,21 @@ def test_a_run_whose_time_is_up_goes_on(tmp_path, text, run):
     assert_same_run(tmp_path / "short", tmp_path / "whole")
 
 
+def test_two_runs_do_not_share_a_folder(tmp_path, text):
+    first, second = training(tmp_path, text), training(tmp_path, text)
+    first.out.mkdir()
+    with (
+        locked(first.out),
+        pytest.raises(ValueError, match=r"^out: expected a folder that no other run writes to, got"),
+    ):
+        first.run()
+    first.run()
+    before = (first.out / FILE).read_bytes()
+    with pytest.raises(ValueError, match=r"^out: expected a new or empty folder, got .* that holds a run"):
+        second.run()
+    assert (first.out / FILE).read_bytes() == before
+
+
 def test_a_finished_run_can_be_resumed_for_nothing(tmp_path, text):
     result = train(text, tmp_path / "out", SMALL, CHARACTERS)
     (tmp_path / "out" / "model.safetensors").unlink()  # as if killed between the state and the checkpoint
@@ -404,11 +420,13 @@ def test_other_threads_are_allowed_and_said(tmp_path, text, threads):
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_save(tmp_path, text):
     config = replace(SMALL, learning_rate=1e38, save_every=1)
-    with pytest.raises(ValueError, match=r"^learning_rate: expected one that keeps the loss finite, got"):
+    with pytest.raises(
+        ValueError, match=r"^learning_rate: expected one that keeps loss and weights finite, got 1e\+38"
+    ):
         train(text, tmp_path / "out", config, CHARACTERS)
     state = State.read(tmp_path / "out")
     assert state.step < SMALL.steps
-    assert all(tensor.isfinite().all() for tensor in (state.losses, state.norms))
+    assert all(tensor.isfinite().all() for tensor in (state.losses, state.norms, *state.parameters.values()))
 
 
 # Files

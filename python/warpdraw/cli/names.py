@@ -80,8 +80,9 @@ def names(
 ) -> int:
     """Draw given names letter by letter, with the log-probability of each, and say which are not in the list.
 
-    The list is of India's given names. Log-probabilities are the model's, the end of the name included, whatever
-    temperature and filters say; the same name comes for the same seed, whatever the count is.
+    Log-probabilities are the model's own, end of the name included, whatever temperature and filters say.
+
+    The same names come for the same seed, whatever the count is.
     """
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
     if following is not None or picture is not None:

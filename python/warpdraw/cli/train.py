@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -16,7 +15,7 @@ from ..generation.loop import generate
 from ..generation.params import SamplingParams
 from ..training.config import DTYPES, TextConfig, TrainingConfig
 from ..training.curve import check_matplotlib, draw_curve
-from ..training.loop import Report, Result, Training
+from ..training.loop import Report, Result, Training, perplexity
 from ..training.state import State
 from ..training.train import training_of
 from .device import device as device_of
@@ -197,7 +196,7 @@ def _show(bar: Progress, training: Training, report: Report, sample: str | None)
     print_line = bar.console.print
     held_out = ""
     if report.held_out is not None:
-        held_out = f", held-out {report.held_out:.3f}, perplexity {math.exp(report.held_out):.2f}"
+        held_out = f", held-out {report.held_out:.3f}, perplexity {perplexity(report.held_out):.2f}"
     left = f", {_duration(report.seconds_left)} left" if report.step < report.steps else ""
     print_line(f"step {report.step}/{report.steps}: {what}{held_out}{left}", markup=False)
     if sample is not None:
@@ -249,6 +248,8 @@ def _train_names(given: dict[str, Any]) -> int:
         extra.remove("device")
     if extra:
         raise ValueError(f"{extra[0]}: expected no --{extra[0].replace('_', '-')} with the text {NAMES!r}")
+    if given["threads"] is None:
+        torch.set_num_threads(1)  # matrices so small that several threads would wait longer than they compute
     names = import_module("warpdraw.names")  # nothing else needs it
     model = given["model"] or "mlp"
     out = given["out"] or Path(f"names-{model}")

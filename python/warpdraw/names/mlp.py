@@ -54,7 +54,7 @@ class Mlp(nn.Module):
     Without gradients, a row's logits are the same bits in any batch. Bengio, Ducharme, Vincent and Jauvin, A Neural
     Probabilistic Language Model (2003), without the direct connections.
 
-    >>> Mlp(MlpConfig(context=3))(windows(["", "abhay"], 3)).shape
+    >>> Mlp(MlpConfig(context=3))(windows([[], [1, 2, 8]], 3)).shape
     torch.Size([2, 27])
     """
 

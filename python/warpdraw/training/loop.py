@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -15,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..model import weights
-from ..model.replacing import PARTIAL, replacing
+from ..model.replacing import PARTIAL
 from ..model.tokenizer import Tokenizer
 from ..model.transformer import Transformer
 from .batches import IGNORED, Batch, Data
-from .config import TextConfig, TrainingConfig, differing
+from .config import TextConfig, TrainingConfig
+from .lock import locked
 from .optimizer import learning_rate, optimizer_of
 from .state import FILE, MOMENTS, State
-from .vocabulary import END, END_ID
+from .vocabulary import END_ID, save_tokenizer_config
 
 # Off the CPU a loss is read only so often, because reading waits for the device.
 READ_EVERY = 16
@@ -72,7 +72,16 @@ class Result:
     @property
     def perplexity(self) -> float | None:
         """exp of the held-out loss."""
-        return None if self.held_out_loss is None else math.exp(self.held_out_loss)
+        return None if self.held_out_loss is None else perplexity(self.held_out_loss)
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats; infinite where that is no float.
+
+    >>> perplexity(0.0), perplexity(1000.0)
+    (1.0, inf)
+    """
+    return math.exp(loss) if loss < math.log(sys.float_info.max) else math.inf
 
 
 class Training:
@@ -119,10 +128,11 @@ class Training:
         }
         self._fingerprint = data.fingerprint()
         state = State.read(self.out) if resume is True else resume or None
+        self._new = state is None
         if state is None:
             check_new(self.out)
         else:
-            self._check(state)
+            state.check_run(self.out, config, text, self._fingerprint, self._where)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = Transformer(config.model(tokenizer.vocab_size)).to(self.device).train()
@@ -138,10 +148,18 @@ class Training:
     def run(self, report: Callable[[Report], None] | None = None, *, minutes: float | None = None) -> Result:
         """Train to the last step, or until so many minutes are over; `report` is called after steps.
 
-        Raises ValueError where the loss or the gradient is no finite number; the last save is left as it is.
+        Raises ValueError where the loss or the gradient is no finite number (the last save is left as it is), and where
+        another process writes to the folder.
         """
         if minutes is not None and not minutes > 0:
             raise ValueError(f"minutes: expected more than 0, got {minutes}")
+        self.out.mkdir(parents=True, exist_ok=True)
+        with locked(self.out):
+            if self._new:
+                check_new(self.out)  # again, because another run may have been here since
+            return self._run(report, minutes)
+
+    def _run(self, report: Callable[[Report], None] | None, minutes: float | None) -> Result:
         began, first, tokens = perf_counter(), self.step, 0
         self._begin()
         every = 1 if self.device.type == "cpu" else READ_EVERY
@@ -150,10 +168,11 @@ class Training:
             seconds = perf_counter() - began
             last = self.step == self.config.steps
             over = minutes is not None and seconds > 60 * minutes
-            held_out = self._look() if last or self.step % self.config.eval_every == 0 else None
+            look = last or self.step % self.config.eval_every == 0
+            held_out = self._look() if look else None
             if last or over or self.step % self.config.save_every == 0:
                 self.save()
-            if report is not None and (held_out is not None or last or self.step % every == 0):
+            if report is not None and (look or self.step % every == 0):
                 left = (self.config.steps - self.step) * seconds / (self.step - first)
                 loss = float(self._losses[self.step - 1])
                 report(Report(self.step, self.config.steps, loss, held_out, tokens / seconds, left))
@@ -186,20 +205,13 @@ class Training:
 
     def _begin(self) -> None:
         """Clear away what a killed run left half written, and write what stays the same in every save."""
-        self.out.mkdir(parents=True, exist_ok=True)
         for left_behind in self.out.glob(f".*{PARTIAL}"):
             left_behind.unlink(missing_ok=True)
         self._state().write(self.out)  # first, because a folder with a state can be resumed
+        self._new = False
         begin = END_ID if self.data.begins else None
         weights.save(self.out, self.model, self.tokenizer, eos_ids=[END_ID], bos_id=begin)
-        special = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": None if begin is None else END,
-            "eos_token": END,
-            "clean_up_tokenization_spaces": False,
-        }
-        with replacing(self.out / "tokenizer_config.json") as file:
-            file.write_text(json.dumps(special, indent=2) + "\n", encoding="utf-8")
+        save_tokenizer_config(self.out, begin is not None)
 
     def _train_step(self) -> int:
         """One step; returns how many tokens it read."""
@@ -236,13 +248,14 @@ class Training:
         return total / count
 
     def _check_finite(self) -> None:
-        bad = ~(self._losses[: self.step].isfinite() & self._norms[: self.step].isfinite())
-        if bad.any():
-            step = int(bad.nonzero()[0])
+        """Raise ValueError for a loss, a norm or a weight that is no finite number."""
+        wrong = ~(self._losses[: self.step].isfinite() & self._norms[: self.step].isfinite())
+        step = int(wrong.nonzero()[0]) if wrong.any() else self.step - 1
+        if wrong.any() or not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise ValueError(
-                f"learning_rate: expected one that keeps the loss finite, got a loss of {float(self._losses[step])} "
-                f"and a gradient of norm {float(self._norms[step])} in step {step + 1} "
-                f"with {self.config.learning_rate}; {self.out / FILE} is that of an earlier step"
+                f"learning_rate: expected one that keeps loss and weights finite, got {self.config.learning_rate} with "
+                f"a loss of {float(self._losses[step])} and a gradient of norm {float(self._norms[step])} in step "
+                f"{step + 1}; {self.out / FILE} is that of an earlier step"
             )
 
     def _state(self) -> State:
@@ -268,26 +281,6 @@ class Training:
             held_out_steps=torch.tensor([step for step, _ in self._held_out], dtype=torch.int64),
             held_out_losses=torch.tensor([loss for _, loss in self._held_out], dtype=torch.float64),
         )
-
-    def _check(self, state: State) -> None:
-        pairs: Sequence[tuple[TrainingConfig | TextConfig | None, TrainingConfig | TextConfig | None]]
-        pairs = ((state.config, self.config), (state.text, self.text))
-        for theirs, ours in pairs:
-            if theirs is not None and ours is not None and (name := differing(theirs, ours)) is not None:
-                expected, got = getattr(theirs, name), getattr(ours, name)
-                raise ValueError(f"{name}: expected {expected!r}, as the run in {self.out} has it, got {got!r}")
-        if state.data != self._fingerprint:
-            raise ValueError(
-                f"text: expected that of the run in {self.out} (SHA-256 of its tokens {state.data[:12]}), "
-                f"got another one ({self._fingerprint[:12]})"
-            )
-        for name, value in self._where.items():
-            if state.where.get(name) != value:
-                warnings.warn(
-                    f"{name}: the run in {self.out} had {state.where.get(name)} and goes on with {value}; "
-                    "its bits are not those of a run that was not stopped",
-                    stacklevel=4,
-                )
 
     def _restore(self, state: State) -> None:
         parameters = dict(self.model.named_parameters())

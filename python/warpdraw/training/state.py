@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ..model.replacing import replacing
 from ..model.tokenizer import Tokenizer
-from .config import TextConfig, TrainingConfig
+from .config import TextConfig, TrainingConfig, differing
 
 FILE = "training.safetensors"
 FORMAT = 1
@@ -108,6 +109,29 @@ class State:
                 f"resume: expected a loss for each step, got {len(state.losses)} for {state.step} in {path}"
             )
         return state
+
+    def check_run(
+        self, folder: Path, config: TrainingConfig, text: TextConfig | None, data: str, where: dict[str, str]
+    ) -> None:
+        """Raise ValueError, with the entry that differs, unless this is a state of that run; warn of another place."""
+        pairs: tuple[tuple[TrainingConfig | TextConfig | None, TrainingConfig | TextConfig | None], ...]
+        pairs = ((self.config, config), (self.text, text))
+        for before, now in pairs:
+            if before is not None and now is not None and (name := differing(before, now)) is not None:
+                expected, got = getattr(before, name), getattr(now, name)
+                raise ValueError(f"{name}: expected {expected!r}, as the run in {folder} has it, got {got!r}")
+        if self.data != data:
+            raise ValueError(
+                f"text: expected that of the run in {folder} (SHA-256 of its tokens {self.data[:12]}), "
+                f"got another one ({data[:12]})"
+            )
+        for name, value in where.items():
+            if self.where.get(name) != value:
+                warnings.warn(
+                    f"{name}: the run in {folder} had {self.where.get(name)} and goes on with {value}; "
+                    "its bits are not those of a run that was not stopped",
+                    stacklevel=4,
+                )
 
     def check_shapes(self, shapes: dict[str, torch.Size]) -> None:
         """Raise ValueError unless there is a tensor of the right shape for every parameter and moment."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from ..model.replacing import replacing
 from ..model.tokenizer import Tokenizer
 
 END = "<|endoftext|>"
@@ -71,6 +74,18 @@ def _finish(backend: tokenizers.Tokenizer, begin: bool) -> Tokenizer:
     return Tokenizer(backend)
 
 
+def save_tokenizer_config(folder: Path, begins: bool) -> None:
+    """Write what transformers wants to know beside tokenizer.json: which token ends a text, and may begin one."""
+    special = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END if begins else None,
+        "eos_token": END,
+        "clean_up_tokenization_spaces": False,
+    }
+    with replacing(folder / "tokenizer_config.json") as file:
+        file.write_text(json.dumps(special, indent=2) + "\n", encoding="utf-8")
+
+
 def stream_ids(tokenizer: Tokenizer, texts: list[str]) -> Ids:
     """The ids of all texts one after the other, with the end of a text between them.
 
@@ -99,7 +114,7 @@ def line_ids(tokenizer: Tokenizer, lines: list[str]) -> list[list[int]]:
 
 
 def pieces_of(text: str, size: int = PIECE) -> Iterator[str]:
-    """The text in pieces of at least `size` characters, each but the first of which begins with a line end.
+    r"""The text in pieces of at least `size` characters, each but the first of which begins with a line end.
 
     Their ids are those of the whole, because no token has a letter and then a line end.
 
