@@ -205,6 +205,15 @@ def test_a_dead_end_inside_held_text_takes_back_one_token_more(draft):
             assert backed[-2:] == [1, 0]
 
 
+def test_a_ban_goes_with_the_text_before_it():
+    # "x1" bans x after "a", and "ay" then bans "a": after "b" an x may follow.
+    guide = guides.regex("(ax1|ay|bx!)")
+    params = banning(["x1", "ax2", "ay"], guide=guide, logit_bias={"x": 20.0, "a": 10.0}, n=12)
+    samples = generate(MODEL, "x", params)
+    assert {(sample.text, sample.finish_reason) for sample in samples} == {("bx!", "stop")}
+    assert any([action.position for action in sample.guarded] == [1, 0] for sample in samples)
+
+
 def test_a_text_is_not_taken_back_for_ever(monkeypatch):
     monkeypatch.setattr(row, "MOST_REWINDS", 5)
     letters = [chr(code) for code in range(97, 123)]

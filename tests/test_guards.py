@@ -1,7 +1,10 @@
 """Guards: required beginnings, texts that go round in circles, and checks of prompts and texts with what they do."""
 
+import doctest
 import json
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 from small_model import EOS, small_model
@@ -149,7 +152,7 @@ def test_repetitions_that_cannot_be_meant_are_refused(fields, problem):
         (length(most=2, unit="words"), "a b", []),
         (scripts("Latin"), "Çédille, 12 € !", []),
         (scripts("latin", "Devanagari"), "नमस्ते hello", []),
-        (scripts("Latin"), "नमaमс", ["Devanagari", "Devanagari", "Cyrillic"]),
+        (scripts("Latin"), "\u0928a\u092e\u044f\u044f", ["Devanagari", "Devanagari", "Cyrillic"]),
         (scripts("Han", "Hiragana"), "漢字とは", []),
         (forbid("(?i)BLUE"), "a blue, Blue sky", ["'(?i)BLUE'", "'(?i)BLUE'"]),
         (require(r"\d$"), "room 1", []),
@@ -351,3 +354,16 @@ def test_the_command_line_refuses_what_cannot_be(capsys, words, code, says):
 def test_a_stream_of_a_refused_request_is_that_of_no_request():
     with pytest.raises(ValueError, match="nothing can be its first token"):
         stream(TARGET, "a", SamplingParams(guide=guides.regex(r"[^\s\S]")))
+
+
+def test_the_examples_of_the_guide_print_what_it_says(capsys):
+    guide = (Path(__file__).parent.parent / "docs" / "guards.md").read_text(encoding="utf-8")
+    session = "\n".join(re.findall(r"^```python\n(>>>.*?)^```$", guide, flags=re.MULTILINE | re.DOTALL))
+    test, output = doctest.DocTestParser().get_doctest(session, {}, "guards.md", None, None), []
+    assert doctest.DocTestRunner(verbose=False).run(test, out=output.append).failed == 0, "".join(output)
+    [(command, printed)] = re.findall(
+        r"^```console\n\$ warpdraw (.*?)\n(.*?)^```$", guide, flags=re.MULTILINE | re.DOTALL
+    )
+    capsys.readouterr()
+    assert main(shlex.split(command)) == 0
+    assert capsys.readouterr().out == printed

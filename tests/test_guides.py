@@ -123,6 +123,11 @@ def test_a_text_that_is_complete_ends_where_no_end_can_be_drawn(eos_ids):
         assert completion.completion_tokens == 3 + ended
 
 
+def test_a_text_that_could_end_goes_on_where_its_ends_are_ignored():
+    completion = generate(MODEL, "a", guided(guides.regex("a+"), ignore_eos=True, max_tokens=30))[0]
+    assert (completion.text, completion.finish_reason) == ("a" * 30, "length")
+
+
 def test_a_complete_text_does_not_wait_for_its_least_number_of_tokens():
     completion = generate(MODEL, "a", guided(guides.regex("abc"), min_tokens=9))[0]
     assert (completion.text, completion.finish_reason) == ("abc", "stop")

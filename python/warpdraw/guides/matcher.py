@@ -34,6 +34,7 @@ class Matcher:
         # llguidance allows its own end-of-text ids where a text is complete.
         self._never = [token for token in eos_ids if token not in ends]
         self._also = [token for token in ends if token not in eos_ids]
+        self._other_ends = bool(self._never or self._also)
 
     @property
     def problem(self) -> str:
@@ -60,9 +61,13 @@ class Matcher:
             words.zero_()
             return
         matcher.unsafe_compute_mask_ptr(words.data_ptr(), self._bytes)
+        if self._other_ends:
+            self._set_ends(words)
+
+    def _set_ends(self, words: Tensor) -> None:
         for token in self._never:
             _set(words, token, False)
-        if self._also and matcher.is_accepting():
+        if self._also and self._matcher.is_accepting():
             for token in self._also:
                 _set(words, token, True)
 
@@ -80,10 +85,12 @@ class Matcher:
             kept = next((at for at, (old, new) in enumerate(pairs) if old != new), min(kept, len(tokens)))
             matcher.rollback(len(consumed) - kept)
             del consumed[kept:]
-        if len(tokens) > kept:
-            new = tokens[kept:]
-            matcher.consume_tokens(new)
-            consumed += new
+        if len(tokens) == kept + 1:
+            matcher.consume_token(tokens[kept])
+            consumed.append(tokens[kept])
+        elif len(tokens) > kept:
+            matcher.consume_tokens(tokens[kept:])
+            consumed += tokens[kept:]
 
 
 class Matchers:
