@@ -43,8 +43,9 @@ def generate(
     Sampling's share of a decode step. Continuous batching against requests one by one, and against transformers'
     generate with the same checkpoint: one by one, and as a static batch. Uniform: one prompt, equal lengths. Mixed:
     unequal prompts and lengths, as many users have them.
+    JSON of a schema: valid texts, and what the guide costs. Names: how many are new.
 
-    Without transformers its part is left out. Close other programs before.
+    Without transformers or llguidance their part is left out. Close other programs before.
     """
     check_place("json", json_path)
     torch.set_num_threads(threads)
