@@ -6,20 +6,19 @@ import math
 from bisect import insort
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic, perf_counter
 
 import torch
 from torch import Tensor
 
 from ..model.cache import KVCache
-from ..model.rowwise import DECODE_TOKENS
 from ..model.weights import Checkpoint
 from .draw import Draws
 from .graph import Graphs
 from .guidance import Guidance
 from .params import SamplingParams
 from .place import Drawn
+from .prompts import Prompts
 from .request import Prompt, Request, request_of
 from .results import Event, FinishReason, Throughput
 from .row import NO_SLOT, Row
@@ -40,22 +39,6 @@ DRAFTED = "steps with drafts differ in the number of tokens"
 
 class EngineFull(RuntimeError):
     """As many requests wait as an engine's `max_waiting` allows."""
-
-
-@dataclass
-class _Reading:
-    """A prompt that is being read, for the samples that start from it; `read` of its tokens are in the first slot."""
-
-    rows: list[Row]
-    read: int = 0
-
-    @property
-    def ids(self) -> list[int]:
-        return self.rows[0].request.ids
-
-    @property
-    def slot(self) -> int:
-        return self.rows[0].slot
 
 
 class Engine:
@@ -142,11 +125,10 @@ class Engine:
         self._draws = Draws(self._vocabulary, explain, raises=raises)
         self._device = model.model.embedding.weight.device
         self._with_graphs = self._device.type == "cuda" if graphs is None else graphs
-        self._budget = math.inf if prefill_tokens is None else prefill_tokens
-        self._part = PREFILL_TOKENS if self._device.type == "cpu" else int(min(STEP_TOKENS, self._budget))
+        budget = math.inf if prefill_tokens is None else prefill_tokens
+        self._part = PREFILL_TOKENS if self._device.type == "cpu" else int(min(STEP_TOKENS, budget))
 
         self._waiting: deque[tuple[Request, range]] = deque()
-        self._reading: list[_Reading] = []
         self._running: list[Row] = []
         self._slots, self._free = slots, list(range(slots))
         self._next_id = 0
@@ -165,6 +147,7 @@ class Engine:
                 )
         self._graphs = Graphs(model.model, self._cache, self._draws, self.throughput)
         self._guidance = Guidance(model.model, self._cache, self._part)
+        self._prompts = Prompts(model.model, self._cache, self._part, budget)
 
     @property
     def memory_bytes(self) -> int:
@@ -182,7 +165,7 @@ class Engine:
     @property
     def running(self) -> int:
         """How many samples have a slot: those that draw, and those whose prompt is being read."""
-        return len(self._running) + sum(len(reading.rows) for reading in self._reading)
+        return len(self._running) + len(self._prompts.rows)
 
     @property
     def waiting(self) -> int:
@@ -267,7 +250,7 @@ class Engine:
             events = self._end_early()
             started = perf_counter()
             self._admit()
-            rows, logits = self._prefill()
+            rows, logits = self._start()
             prefilled = perf_counter()
             drawn = self._decode_and_draw(rows, logits) if self._running or rows else []
             self._settle()
@@ -285,7 +268,7 @@ class Engine:
                     self._ended.setdefault(index, "deadline")
         if not self._ended:
             return []
-        rows = self._running + [row for reading in self._reading for row in reading.rows]
+        rows = self._running + self._prompts.rows
         for request, samples in self._waiting:
             if request.index in self._ended:
                 rows += [Row(self._checkpoint, request, sample, NO_SLOT, self.context) for sample in samples]
@@ -293,7 +276,7 @@ class Engine:
         events = [row.end(self._ended[row.request.index]) for row in rows]
         self._leave(rows)
         self._running = [row for row in self._running if not row.finished]
-        self._reading = [reading for reading in self._reading if not reading.rows[0].finished]
+        self._prompts.drop_finished()
         self._waiting = deque(each for each in self._waiting if each[0].index not in self._ended)
         self._ended.clear()
         return events
@@ -310,67 +293,19 @@ class Engine:
             rows = [Row(self._checkpoint, request, sample, slot, self.context) for sample, slot in pairs]
             for row, slot in zip(rows, slots[len(rows) :], strict=False):
                 row.negative_slot = slot
-            self._reading.append(_Reading(rows))
+            self._prompts.add(rows)
 
-    def _parts(self) -> list[tuple[_Reading, int]]:
-        """The parts of prompts, and how long they are, that the next step reads: in turn, as far as its budget goes."""
-        parts: list[tuple[_Reading, int]] = []
-        budget = self._budget
-        for reading in self._reading:
-            start = reading.read
-            while start < len(reading.ids):
-                count = min(self._part, len(reading.ids) - start)
-                if count > budget:
-                    return parts
-                parts.append((reading, count))
-                start, budget = start + count, budget - count
-        return parts
-
-    def _prefill(self) -> tuple[list[Row], list[Tensor]]:
-        """Read parts of prompts; the rows of those that have been read to their end, and logits [n, V] after each."""
-        last: dict[int, Tensor] = {}  # logits [1, V] by slot
-        parts = self._parts()
-        short = [part for part in parts if part[1] <= DECODE_TOKENS] if self._device.type == "cpu" else []
-        for reading, count in parts if len(short) < 2 else [part for part in parts if part[1] > DECODE_TOKENS]:
-            part = torch.tensor([reading.ids[reading.read : reading.read + count]], device=self._device)
-            last[reading.slot] = self._checkpoint.model(part, self._cache, torch.tensor([reading.slot]), last=True)[0]
-            reading.read += count
-        if len(short) > 1:
-            self._prefill_together(short, last)
-        if parts and self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return self._start(last)
-
-    def _prefill_together(self, parts: list[tuple[_Reading, int]], last: dict[int, Tensor]) -> None:
-        """Read short parts as if they were tokens of running rows: in the same bits as one by one."""
-        tokens: list[int] = []
-        slots: list[int] = []
-        positions: list[int] = []
-        ends: list[int] = []
-        for reading, count in parts:
-            tokens += reading.ids[reading.read : reading.read + count]
-            slots += [reading.slot] * count
-            positions += range(reading.read, reading.read + count)
-            ends.append(len(tokens) - 1)
-            reading.read += count
-            self._cache.advance(torch.tensor([reading.slot]), count)
-        logits = self._checkpoint.model.extend(torch.tensor(tokens), self._cache, slots, positions, ends)
-        for (reading, _), row in zip(parts, logits.unsqueeze(1).unbind(), strict=True):
-            last[reading.slot] = row
-
-    def _start(self, last: dict[int, Tensor]) -> tuple[list[Row], list[Tensor]]:
-        """Copy prompts that have been read to their other samples, which start together."""
+    def _start(self) -> tuple[list[Row], list[Tensor]]:
+        """Read parts of prompts; the samples of those that have been read, and logits [n, V] after each prompt."""
         rows: list[Row] = []
         logits: list[Tensor] = []
-        for reading in self._reading:
-            if reading.read == len(reading.ids):
-                self._cache.copy(reading.slot, [row.slot for row in reading.rows[1:]])
-                self.throughput.prompt_tokens += len(reading.ids)
-                if self._speculative is not None:
-                    self._speculative.admit(reading.rows)
-                rows += reading.rows
-                logits.append(self._guidance.start(reading.rows, last[reading.slot]).expand(len(reading.rows), -1))
-        self._reading = [reading for reading in self._reading if reading.read < len(reading.ids)]
+        for started, last in self._prompts.read():
+            self._cache.copy(started[0].slot, [row.slot for row in started[1:]])
+            self.throughput.prompt_tokens += len(started[0].request.ids)
+            if self._speculative is not None:
+                self._speculative.admit(started)
+            rows += started
+            logits.append(self._guidance.start(started, last).expand(len(started), -1))
         return rows, logits
 
     def _decode_and_draw(self, admitted: list[Row], logits: list[Tensor]) -> list[Event]:
