@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
-#include <string>
 #include <type_traits>
 
 #include "core/host_device.h"
@@ -67,7 +66,7 @@ template <typename T, int N> struct View {
   __attribute__((always_inline)) explicit View(const Tensor& t) : data(static_cast<T*>(t.data)) {
     if (!t.present) return;
     if (t.dtype != dtype_of<std::remove_const_t<T>>) throw std::invalid_argument("unexpected dtype");
-    if (t.ndim != N) throw std::invalid_argument("expected rank " + std::to_string(N));
+    if (t.ndim != N) throw std::invalid_argument("unexpected rank");
     for (int i = 0; i < N; ++i) shape[i] = t.shape[i], stride[i] = t.stride[i];
   }
   WD_HD explicit operator bool() const { return data != nullptr; }
@@ -91,7 +90,7 @@ template <typename T> struct Rows {
   __attribute__((always_inline)) explicit Rows(const Tensor& t) : data(static_cast<T*>(t.data)) {
     if (!t.present) return;
     if (t.dtype != dtype_of<std::remove_const_t<T>>) throw std::invalid_argument("unexpected dtype");
-    if (t.ndim != 2 && t.ndim != 3) throw std::invalid_argument("expected rank 2 or 3");
+    if (t.ndim != 2 && t.ndim != 3) throw std::invalid_argument("unexpected rank");
     request = t.stride[0], row = t.stride[t.ndim - 2], size = t.shape[t.ndim - 1], together = t.ndim == 3;
   }
   WD_HD explicit operator bool() const { return data != nullptr; }
