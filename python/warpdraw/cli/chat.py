@@ -20,7 +20,7 @@ from ..model.locate import SHIPPED
 from . import options
 from .device import device as device_of
 from .dialogue import Dialogue
-from .parameters import parameters_of
+from .parameters import parameters_of, with_drawing_options
 from .speculation import speculation_of
 from .values import integer
 
@@ -73,55 +73,27 @@ MaxTokens = Annotated[
 ]
 
 
+@with_drawing_options
 def chat(
     model: options.Model = "tiny-target",
     system: System = None,
     template: Template = None,
     template_set: TemplateSet = None,
     as_json: AsJson = False,
-    temperature: options.Temperature = _DEFAULT.temperature,
-    top_k: options.TopK = _DEFAULT.top_k,
-    top_p: options.TopP = _DEFAULT.top_p,
-    min_p: options.MinP = _DEFAULT.min_p,
-    order: options.Order = _DEFAULT.order,
     seed: options.Seed = None,
-    top_n_sigma: options.TopNSigma = _DEFAULT.top_n_sigma,
-    typical_p: options.TypicalP = _DEFAULT.typical_p,
-    epsilon: options.Epsilon = _DEFAULT.epsilon,
-    eta: options.Eta = _DEFAULT.eta,
-    xtc_probability: options.XtcProbability = _DEFAULT.xtc_probability,
-    xtc_threshold: options.XtcThreshold = _DEFAULT.xtc_threshold,
-    dynatemp_range: options.DynatempRange = _DEFAULT.dynatemp_range,
-    dynatemp_exponent: options.DynatempExponent = _DEFAULT.dynatemp_exponent,
-    repetition_penalty: options.RepetitionPenalty = _DEFAULT.repetition_penalty,
-    frequency_penalty: options.FrequencyPenalty = _DEFAULT.frequency_penalty,
-    presence_penalty: options.PresencePenalty = _DEFAULT.presence_penalty,
-    dry_multiplier: options.DryMultiplier = _DEFAULT.dry_multiplier,
-    dry_base: options.DryBase = _DEFAULT.dry_base,
-    dry_allowed_length: options.DryAllowedLength = _DEFAULT.dry_allowed_length,
-    dry_breaker: options.DryBreaker = None,
-    no_repeat_ngram: options.NoRepeatNgram = _DEFAULT.no_repeat_ngram,
-    bias: options.Bias = None,
-    ban: options.Ban = None,
-    allow: options.Allow = None,
     max_tokens: MaxTokens = None,
-    min_tokens: options.MinTokens = _DEFAULT.min_tokens,
-    stop: options.Stop = None,
-    stop_id: options.StopId = None,
-    ignore_eos: options.IgnoreEos = _DEFAULT.ignore_eos,
-    ban_phrase: options.BanPhrase = None,
-    ban_case: options.BanCase = _DEFAULT.ban_case,
-    mirostat: options.Mirostat = _DEFAULT.mirostat,
-    mirostat_tau: options.MirostatTau = _DEFAULT.mirostat_tau,
-    mirostat_eta: options.MirostatEta = _DEFAULT.mirostat_eta,
     draft: options.Draft = None,
     draft_tokens: options.DraftTokens = Speculation.tokens,
     draft_method: options.DraftMethod = Speculation.method,
     fixed_draft_tokens: options.FixedDraftTokens = False,
     draft_ngram: options.DraftNgram = Speculation.ngram,
+    mirostat: options.Mirostat = _DEFAULT.mirostat,
+    mirostat_tau: options.MirostatTau = _DEFAULT.mirostat_tau,
+    mirostat_eta: options.MirostatEta = _DEFAULT.mirostat_eta,
     device: options.Device = "cpu",
     threads: options.Threads = None,
     no_graphs: options.NoGraphs = False,
+    **drawing: Any,
 ) -> int:
     """Talk with a model: a message a line, and its answer as it comes.
 
@@ -131,17 +103,17 @@ def chat(
 
     The shipped tiny-target is no chat model: it continues texts, such as "The sky is".
     """
-    given = locals()
+    given = locals() | drawing
     place = device_of(device)
     chosen = parameters_of(given)
     if max_tokens is None:
-        chosen["max_tokens"] = max(1, min_tokens)
+        chosen["max_tokens"] = max(1, drawing["min_tokens"])
     params = SamplingParams(**chosen)
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = weights.load(model, device=place)
     if max_tokens is None:
-        params = dataclasses.replace(params, max_tokens=max(min_tokens, default_max_tokens(checkpoint)))
+        params = dataclasses.replace(params, max_tokens=max(drawing["min_tokens"], default_max_tokens(checkpoint)))
     conversation = Chat(
         checkpoint,
         params,

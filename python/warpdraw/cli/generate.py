@@ -20,7 +20,7 @@ from .device import device as device_of
 from .device import dtype as dtype_of
 from .explain import step_lines
 from .guards import CheckedEvents, guards_of, guide_of, print_actions
-from .parameters import parameters_of
+from .parameters import parameters_of, with_drawing_options
 from .speculation import Comparison, print_speculation, speculation_document, speculation_of
 from .strategies import print_completions, strategy_of
 from .terminal import TASK, error_line, json_text, progress, stderr, stdout
@@ -58,45 +58,16 @@ cat prompts.txt | warpdraw generate - --json > completions.json"""
 _DEFAULT = SamplingParams()
 
 
+@with_drawing_options
 def generate(
     prompts: options.Prompts,
     model: options.Model = "tiny-target",
-    temperature: options.Temperature = _DEFAULT.temperature,
-    top_k: options.TopK = _DEFAULT.top_k,
-    top_p: options.TopP = _DEFAULT.top_p,
-    min_p: options.MinP = _DEFAULT.min_p,
-    order: options.Order = _DEFAULT.order,
     seed: options.Seed = None,
     n: options.Samples = _DEFAULT.n,
-    top_n_sigma: options.TopNSigma = _DEFAULT.top_n_sigma,
-    typical_p: options.TypicalP = _DEFAULT.typical_p,
-    epsilon: options.Epsilon = _DEFAULT.epsilon,
-    eta: options.Eta = _DEFAULT.eta,
-    xtc_probability: options.XtcProbability = _DEFAULT.xtc_probability,
-    xtc_threshold: options.XtcThreshold = _DEFAULT.xtc_threshold,
-    dynatemp_range: options.DynatempRange = _DEFAULT.dynatemp_range,
-    dynatemp_exponent: options.DynatempExponent = _DEFAULT.dynatemp_exponent,
-    repetition_penalty: options.RepetitionPenalty = _DEFAULT.repetition_penalty,
-    frequency_penalty: options.FrequencyPenalty = _DEFAULT.frequency_penalty,
-    presence_penalty: options.PresencePenalty = _DEFAULT.presence_penalty,
-    dry_multiplier: options.DryMultiplier = _DEFAULT.dry_multiplier,
-    dry_base: options.DryBase = _DEFAULT.dry_base,
-    dry_allowed_length: options.DryAllowedLength = _DEFAULT.dry_allowed_length,
-    dry_breaker: options.DryBreaker = None,
-    no_repeat_ngram: options.NoRepeatNgram = _DEFAULT.no_repeat_ngram,
-    bias: options.Bias = None,
-    ban: options.Ban = None,
-    allow: options.Allow = None,
     max_tokens: options.MaxTokens = _DEFAULT.max_tokens,
-    min_tokens: options.MinTokens = _DEFAULT.min_tokens,
-    stop: options.Stop = None,
-    stop_id: options.StopId = None,
-    ignore_eos: options.IgnoreEos = _DEFAULT.ignore_eos,
     json_schema: options.JsonSchema = None,
     regex: options.Regex = None,
     grammar: options.Grammar = None,
-    ban_phrase: options.BanPhrase = None,
-    ban_case: options.BanCase = _DEFAULT.ban_case,
     prefix: options.Prefix = None,
     stop_on_repeat: options.StopOnRepeat = None,
     forbid: options.Forbid = None,
@@ -133,6 +104,7 @@ def generate(
     threads: options.Threads = None,
     max_rows: options.MaxRows = 64,
     no_graphs: options.NoGraphs = False,
+    **drawing: Any,
 ) -> int:
     """Continue each PROMPT, with the same text every time for the same seed.
 
@@ -140,7 +112,7 @@ def generate(
 
     A TOKEN is an id, or a text as --explain prints it, with or without its quotes.
     """
-    given = locals()
+    given = locals() | drawing
     strategy = strategy_of(beams, length_penalty, early_stopping, best_of, contrastive_alpha, contrastive_k)
     chosen = parameters_of(given) | {"guide": guide_of(json_schema, regex, grammar)}
     guards = guards_of(forbid, require, refuse_personal_data, retry)
