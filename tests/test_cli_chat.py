@@ -54,7 +54,8 @@ def test_only_answers_are_printed(chat):
 def test_without_a_seed_one_is_printed_and_repeats_the_answers(chat):
     _, out, err = chat(["The sky is", "My cat"])
     assert err[0].startswith("seed ")
-    assert chat(["The sky is", "My cat"], "--seed", err[0].split()[1]) == (0, out, [])
+    # A long answer to the first question may leave no room for it beside the second, which is said both times.
+    assert chat(["The sky is", "My cat"], "--seed", err[0].split()[1]) == (0, out, err[1:])
 
 
 def test_json_is_one_line_an_answer(chat):
