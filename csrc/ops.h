@@ -1,5 +1,6 @@
 // Every native op, declared once: inputs, then outputs, as in the Python contract of the same name.
 #pragma once
+#include "cuda/shapes.h"
 #include "tensor.h"
 
 namespace warpdraw {
@@ -93,6 +94,12 @@ using Floor = void(Queue, const Tensor& logits, const Tensor& out);
   Floor read_floor;     \
   Floor exp_floor;
 
+// The shapes of the CUDA kernels beside the usual one, in builds for tuning.
+#define WARPDRAW_SHAPED_OPS \
+  Softmax softmax;          \
+  Softmax log_softmax;      \
+  Sample sample;
+
 // scalar is the oracle; portable, avx2 and avx512 are one source, compiled once per instruction set; so are cuda, and cuda_host
 // which simulates a GPU on the host.
 namespace scalar {
@@ -114,5 +121,15 @@ WARPDRAW_OPS
 namespace cuda_host {
 WARPDRAW_OPS
 }
+namespace cuda_host_ring {
+WARPDRAW_SHAPED_OPS
+}
+#ifdef WARPDRAW_HAS_cuda_shapes
+#define WARPDRAW_DECLARE_SHAPE(name, ...) \
+  namespace cuda_##name {                 \
+    WARPDRAW_SHAPED_OPS                   \
+  }
+WARPDRAW_SHAPES(WARPDRAW_DECLARE_SHAPE)
+#endif
 
 }  // namespace warpdraw

@@ -22,6 +22,13 @@ enum class Device { cpu, cuda };
 // Which of a GPU's kernels: a cluster per row that keeps the row on chip, or the row split over blocks.
 enum class Path { automatic, cluster, split };
 
+// How one launch shares its rows out, as far as it is not to be as the rule has it: for tuning.
+struct Wish {
+  int cluster = 0;                     // blocks for each row; 0: by the rule
+  int resident = -1, persistent = -1;  // 1: rows stay on chip; as many clusters as run at once go through all rows. 0: not so
+  bool split = false;                  // the other path
+};
+
 // Where a kernel runs. The CPU needs nothing of it.
 struct Queue {
   void* stream = nullptr;                               // a cudaStream_t
@@ -30,6 +37,7 @@ struct Queue {
   Path* ran = nullptr;                                  // where the one that ran is noted
   void* (*room)(void* context, std::size_t) = nullptr;  // bytes of device memory until the stream has passed this call
   void* context = nullptr;                              // of room
+  Wish wish = {};
 };
 
 template <typename T> inline constexpr DType dtype_of = [] {

@@ -100,6 +100,12 @@ LARGE_LISTS: list[dict[str, Any]] = [
     {"top_k": 512, "top_p": 0.99},
     {"top_k": 40, "top_p": 0.9},
 ]
+# Of a long list few are left, by mass and by weight: many rows, because a draw shows a wrong list only now and then.
+FLAT = {"logits": rows_of(("random",) * 12, 20_000, seed=21) / 8, "seed": torch.arange(12)}
+SHORT_LISTS: list[dict[str, Any]] = [
+    {"top_k": 150, "top_p": 0.5},
+    {"top_k": 100, "min_p": 0.6, "order": "hf"},
+]
 
 
 @functools.cache
@@ -109,6 +115,8 @@ def oracle(case: str) -> list[tuple[Any, dict[str, Any], dict[str, torch.Tensor]
         wanted = [(op, inputs_of(op, **given)) for name, op in OPS.items() if name != "sample" for given in ROWS]
     elif case == "large lists":
         wanted = [(OPS["sample"], {**LARGE, **given}) for given in LARGE_LISTS]
+    elif case == "short lists":
+        wanted = [(OPS["sample"], {**FLAT, **given}) for given in SHORT_LISTS]
     elif case == "extremes":
         wanted = [(OPS["sample"], {**given, "seed": torch.arange(6)}) for given in EXTREMES]
     else:
@@ -130,6 +138,6 @@ def judgements(kernels: Callable[[], SimpleNamespace]) -> dict[str, Callable[[],
     return {
         f"{case}, {path}, {order}": lambda at=(case, path, order): check(*at, kernels())
         for order in FIBERS
-        for case in (*CASES, "extremes", "large lists", "whole rows")
+        for case in (*CASES, "extremes", "large lists", "short lists", "whole rows")
         for path in PATHS
     }

@@ -56,6 +56,8 @@ BARRIERS = [
         CLAIM,
     ),
     without("a histogram is filled before it is empty", "scratch.own[i] = 0;\n  |"),
+    without("listed tokens race before their masses are there", "scratch.all[i]), highest, scale)));\n  |"),
+    without("the logit of the drawn token is read too early", "scratch.before = scratch.all[i];\n  |"),
     without("a histogram is read before it is full", "atomic_add(&scratch.own[at], m);\n  });\n  |", WAIT),
     # What changes a row.
     without("allowed tokens are marked before the map is empty", "allowed[first_word_ + i] = 0; });\n    |"),
@@ -72,8 +74,8 @@ OTHERS = [
     Mutant(
         "a part of a tile is taken for a whole one",
         "cuda/*",
-        "int(row.vocab / kTile)",
-        "int((row.vocab + kTile - 1) / kTile)",
+        "int(vocab / kTile)",
+        "int((vocab + kTile - 1) / kTile)",
     ),
     Mutant(
         "rows of any address are read by 16 bytes", "cuda/*", "if (starts_at_16_bytes(memory) && (", "if (true && ("
@@ -151,6 +153,20 @@ OTHERS = [
         "cuda/*",
         "known = row.team.largest(known);",
         "known = row.team.block_largest(known);",
+    ),
+    # What is listed.
+    Mutant("listed tokens race alone", "cuda/*", "tile_of(j) == tile ? masses[j] : 0", "j == i ? masses[j] : 0"),
+    Mutant(
+        "a token of another tile wins",
+        "cuda/*",
+        "if (tile_of(i) == tile)\n      best",
+        "if (tile_of(i) >= tile)\n      best",
+    ),
+    Mutant(
+        "a boundary forgets what it cuts off the list",
+        "cuda/*",
+        "count += last.keeps(key_logit(key), key_id(key));",
+        "++count;",
     ),
     # What changes a row.
     Mutant("entries of blocks collide", "cuda/*", "lower += id >= 0 && id < begin_;", ""),

@@ -143,7 +143,8 @@ class Workshop:
     def part_cuda(self) -> None:
         """A source for each op of the simulated GPU, as the other backends have them."""
         folder = self.root / SIMULATED
-        (folder / "ops.cpp").unlink()
+        for whole in ("ops.cpp", "ring.cpp"):
+            (folder / whole).unlink()
         for kernels in sorted((self.root / "cuda").glob("*.cu")):
             with open(folder / f"{kernels.stem.split('_')[0]}.cpp", "a") as source:
                 source.write(f'#include "cuda/{kernels.name}"\n')

@@ -16,6 +16,8 @@ from conftest import BACKENDS
 from test_parity import DTYPES, EDITS, FEATURES, SIZES, oracle, oracle_alone, oracle_of_few
 
 import warpdraw
+from warpdraw import _C
+from warpdraw.backends import _BACKENDS, Backend, BackendError
 from warpdraw.op import OPS
 
 BRIEF = os.environ.get("WARPDRAW_BRIEF") == "1"
@@ -291,3 +293,79 @@ def test_rows_of_nan_and_infinity_disturb_no_other(simulated, name):
         checks.assert_same(
             checks.run(OPS[name], alone), {key: x[row : row + 1] for key, x in together.items()}, f"row {row} alone"
         )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What a tuner may ask for: other plans of one launch, and a shape whose warps read through rings of bulk copies.
+
+WISHES = list(itertools.product((1, 2, 8, 16), (0, 1), (0, 1)))
+
+
+@pytest.fixture(params=["cuda_host_cluster", "ring"])
+def shaped(request, monkeypatch):
+    """The kernels of the usual shape and of one with rings, as the backend in force; wishes end with the test."""
+    if not hasattr(_C, "cuda_host_ring"):
+        pytest.skip("not built: a test build has the simulated GPU")
+    monkeypatch.setitem(_BACKENDS, "ring", Backend("ring", True, "for this test", module=_C.cuda_host_ring))
+    with warpdraw.use(request.param):
+        yield request.param
+    _C.wish()
+
+
+@pytest.mark.parametrize("wish", WISHES, ids=str)
+def test_plans_of_one_launch_give_the_same(shaped, wish, fibers):
+    """More rows than clusters run at once, parts of tiles, rows of any address, some of them invalid."""
+    for V, dtype in ((700, torch.float32), (5003, torch.bfloat16)):
+        kinds = tuple(KINDS) if V == 700 else ("random", "masked", "flat", "+inf")
+        logits = rows_of(kinds * -(-36 // len(kinds)), V, seed=4).to(dtype)
+        B = len(logits)
+        for sub in (logits, torch.cat([logits, logits[:, :3]], 1)[:, 1 : V + 1]) if V == 700 else (logits,):
+            given = mixed(B) | {"logprob": True, "vocab_size": torch.where(torch.arange(B) % 5 == 0, V // 2, V).int()}
+            given["temperature"][5:31:5] = NAN  # of rows with fewer whole tiles than those that follow
+            with warpdraw.use("scalar"):
+                want = warpdraw.sample(sub, **given)._asdict()
+            want["tokens"] = want["tokens"].clone()
+            _C.wish(*wish)
+            checks.assert_same(warpdraw.sample(sub, **given)._asdict(), want, str(wish))
+        _C.wish(*wish)
+        got = warpdraw.softmax(logits, given["temperature"])
+        _C.wish()
+        with warpdraw.use("scalar"):
+            checks.assert_same({"out": got}, {"out": warpdraw.softmax(logits, given["temperature"])}, str(wish))
+
+
+def test_wishes_that_cannot_be_served_are_refused(shaped):
+    logits = torch.zeros(2, 200_000)
+    _C.wish(cluster=1, resident=1)
+    with pytest.raises(ValueError, match="cluster: expected blocks of at most 232448 bytes of shared memory"):
+        warpdraw.sample(logits)
+    _C.wish(cluster=1, resident=0)
+    assert warpdraw.sample(logits).valid.all()
+
+
+def test_a_shape_may_be_split(shaped):
+    """The path that a backend forces goes before a wish."""
+    if shaped != "ring":
+        with pytest.raises(ValueError, match="split: expected False beside cluster"):
+            _C.wish(cluster=2, split=True)
+    logits = rows_of(tuple(KINDS), 3000, seed=5)
+    given = mixed(len(logits)) | {"logprob": True}
+    _C.wish(split=True)
+    got = warpdraw.sample(logits, **given)._asdict()
+    with warpdraw.use("scalar"):
+        checks.assert_same(got, warpdraw.sample(logits, **given)._asdict(), "split")
+
+
+@pytest.mark.parametrize("wish", [{"cluster": 3}, {"cluster": 32}, {"resident": 2}, {"persistent": -2}], ids=str)
+def test_wishes_name_what_they_expect(wish):
+    (name,) = wish
+    with pytest.raises(ValueError, match=f"{name}: expected .*, got {wish[name]}"):
+        _C.wish(**wish)
+
+
+def test_a_shape_for_tuning_says_what_it_lacks(shaped):
+    if shaped == "ring":
+        with pytest.raises(ValueError, match="sample: this shape of the kernels is there for tuning"):
+            warpdraw.sample(torch.zeros(1, 10), top_n=3)
+        with pytest.raises(BackendError, match="backend ring: it has no filter_logits"):
+            warpdraw.filter_logits(torch.zeros(1, 10))

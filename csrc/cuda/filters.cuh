@@ -142,13 +142,26 @@ template <typename R> class Filters {
     seen_.listed = listed;
   }
 
+  // How many of the listed tokens, the first ones, a boundary leaves.
+  WD_DEVICE std::int64_t listed_until(const Boundary& last) const {
+    if (seen_.listed <= 0) return -1;
+    std::uint64_t count = 0;
+    for (std::int64_t i = thread(); i < seen_.listed; i += kThreads) {
+      const std::uint64_t key = row_.scratch.all[i];
+      count += last.keeps(key_logit(key), key_id(key));
+    }
+    return std::int64_t(row_.team.block_sum(count));
+  }
+
   WD_DEVICE void top_k() {
     if (filter_.k) seen_ = keep_first(row_, seen_, filter_.k);
   }
   WD_DEVICE void min_p() {
     if (filter_.min_p <= 0.0f) return;
     const float highest = highest_kept(row_, seen_.keeps), scale = scale_, least = filter_.min_p;
-    narrow({lowest_logit(highest, [=](float x) { return weight(exponent(x, highest, scale)) >= least; }), kLastId});
+    const auto enough = [=](float x) { return weight(exponent(x, highest, scale)) >= least; };
+    const Boundary last{lowest_logit(highest, enough), kLastId};
+    narrow(last, listed_until(last));
   }
   WD_DEVICE void top_p() {
     if (filter_.p >= 1.0f) return;

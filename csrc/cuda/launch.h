@@ -52,7 +52,7 @@ inline void check_launch(const Launch& launch, const DeviceInfo& device) {
 #include <set>
 #include <utility>
 
-namespace warpdraw::simt::inline cuda {
+namespace warpdraw::simt::inline WARPDRAW_SIMT {
 
 inline void check(cudaError_t error) {
   if (error == cudaSuccess) return;
@@ -124,5 +124,5 @@ template <typename Params> void launch(void (*kernel)(const Params), const Launc
   check(cudaLaunchKernelExC(&configuration, symbol, arguments));
 }
 
-}  // namespace warpdraw::simt::inline cuda
+}  // namespace warpdraw::simt::inline WARPDRAW_SIMT
 #endif

@@ -1,7 +1,7 @@
 // The draw: the tile with the largest mass / E, then the token with the largest mass / E in it. Only tiles that could win are
 // read.
 #pragma once
-#include "cuda/sums.cuh"
+#include "cuda/select.cuh"
 
 namespace warpdraw::WARPDRAW_SIMT {
 
@@ -111,5 +111,46 @@ template <typename R> class Race {
   float highest_, scale_;
   const Noise& noise_;
 };
+
+// So many listed tokens are compared with each other; more are left to their tiles.
+inline constexpr std::int64_t kFew = 128;
+static_assert(2 * kFew <= kList);
+
+// The same race among tokens that are listed, which every block has: no tile is read, and no other block is asked.
+template <typename R>
+WD_DEVICE Drawn race_listed(const R& row, std::uint32_t count, float highest, float scale, const Noise& noise) {
+  Scratch& scratch = row.scratch;
+  std::uint64_t* masses = scratch.all + kFew;
+  const auto tile_of = [&](std::uint32_t i) { return key_id(scratch.all[i]) / kTile; };
+  for (std::uint32_t i = thread(); i < count; i += kThreads)
+    masses[i] = mass(weight(exponent(key_logit(scratch.all[i]), highest, scale)));
+  sync();
+  std::uint64_t best = 0;
+  for (std::uint32_t i = thread(); i < count; i += kThreads) {
+    const std::uint32_t tile = tile_of(i);
+    std::uint64_t sum = 0;
+    for (std::uint32_t j = 0; j < count; ++j) sum += tile_of(j) == tile ? masses[j] : 0;
+    best = Largest{}(best, entry_of(race_key(sum, exponential(noise.bits(Stream::tile, tile))), tile));
+  }
+  const std::uint32_t tile = ~std::uint32_t(row.team.block_largest(best));
+  best = 0;
+  for (std::uint32_t i = thread(); i < count; i += kThreads) {
+    const std::uint32_t id = key_id(scratch.all[i]);
+    if (tile_of(i) == tile)
+      best = Largest{}(best, entry_of(race_key(masses[i], exponential(noise.bits(Stream::token, id))), id));
+  }
+  const std::uint32_t token = ~std::uint32_t(row.team.block_largest(best));
+  for (std::uint32_t i = thread(); i < count; i += kThreads)
+    if (key_id(scratch.all[i]) == token) scratch.before = scratch.all[i];
+  sync();
+  return {token, key_logit(scratch.before), row.has(int(tile))};
+}
+
+// A draw from what filters have left.
+template <typename R>
+WD_DEVICE Drawn race(const R& row, const Selection& kept, float highest, float scale, const Noise& noise) {
+  if (kept.listed > 0 && kept.listed <= kFew) return race_listed(row, std::uint32_t(kept.listed), highest, scale, noise);
+  return Race(row, kept.keeps, highest, scale, noise).run();
+}
 
 }  // namespace warpdraw::WARPDRAW_SIMT

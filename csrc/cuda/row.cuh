@@ -3,6 +3,7 @@
 #pragma once
 #include "core/order.h"
 #include "cuda/overlay.cuh"
+#include "cuda/ring.cuh"
 
 namespace warpdraw::WARPDRAW_SIMT {
 
@@ -76,31 +77,36 @@ template <typename Element, bool kEverything> struct Row {
   // Calls visit(logit, id) for the tokens of this block's tiles whose maximum is at least x, other than candidates too; all
   // lanes of a warp at once. Several tiles are read together, so that their reads wait for each other no longer than one takes.
   template <typename Visit> WD_DEVICE void over_tokens(float x, Visit visit) const {
-    for (int group = first + warp() * kWarp; group < last; group += kThreads) {
-      const int mine = group + lane();
-      std::uint32_t left = ballot(mine < last && maxima[mine] >= x);
-      while (left) {
-        int tile[kTogether];
-        float logit[kTogether][kHalves];
-        WD_UNROLL
-        for (int i = 0; i < kTogether; ++i) {
-          tile[i] = left ? group + lowest_bit(left) : -1;
-          left &= left - 1;
-          WD_UNROLL
-          for (int h = 0; h < kHalves; ++h) logit[i][h] = tile[i] < 0 ? -HUGE_VALF : at(tile[i] * kTile + h * kWarp + lane());
-        }
-        do {  // the first of them, while there is one
-          WD_UNROLL
-          for (int h = 0; h < kHalves; ++h) visit(logit[0][h], std::uint32_t(tile[0] * kTile + h * kWarp + lane()));
-          WD_UNROLL
-          for (int i = 0; i + 1 < kTogether; ++i) {
-            tile[i] = tile[i + 1];
-            WD_UNROLL
-            for (int h = 0; h < kHalves; ++h) logit[i][h] = logit[i + 1][h];
-          }
-          tile[kTogether - 1] = -1;
-        } while (tile[0] >= 0);
+    int group = first + warp() * kWarp;
+    const auto reaching = [&] { return ballot(group + lane() < last && maxima[group + lane()] >= x); };
+    std::uint32_t left = group < last ? reaching() : 0;  // of the group
+    for (;;) {
+      int tile[kTogether];
+      float logit[kTogether][kHalves];
+      WD_UNROLL
+      for (int i = 0; i < kTogether; ++i) {
+        while (!left && group < last)
+          if ((group += kThreads) < last) left = reaching();
+        tile[i] = left ? group + lowest_bit(left) : -1;
+        left &= left - 1;
       }
+      if (tile[0] < 0) return;
+      WD_UNROLL
+      for (int i = 0; i < kTogether; ++i) {
+        WD_UNROLL
+        for (int h = 0; h < kHalves; ++h) logit[i][h] = tile[i] < 0 ? -HUGE_VALF : at(tile[i] * kTile + h * kWarp + lane());
+      }
+      do {  // the first of them, while there is one
+        WD_UNROLL
+        for (int h = 0; h < kHalves; ++h) visit(logit[0][h], std::uint32_t(tile[0] * kTile + h * kWarp + lane()));
+        WD_UNROLL
+        for (int i = 0; i + 1 < kTogether; ++i) {
+          tile[i] = tile[i + 1];
+          WD_UNROLL
+          for (int h = 0; h < kHalves; ++h) logit[i][h] = logit[i + 1][h];
+        }
+        tile[kTogether - 1] = -1;
+      } while (tile[0] >= 0);
     }
   }
   // Writes value(logit, id) for the tokens of this block's tiles, those beyond the vocabulary too.
@@ -149,21 +155,31 @@ template <typename R> WD_CALL void find_maxima(const R row) {
   }
 }
 
+// How many tiles of a block's are whole.
+WD_DEVICE int whole_tiles(std::int64_t vocab, int first, int last) {
+  const int whole = vocab / kTile < last ? int(vocab / kTile) : last;
+  return whole > first ? whole - first : 0;
+}
+
 // Reads this block's whole tiles of a row that nothing changes, 16 bytes a lane, and finds their maxima on the way. Copies them
 // to `resident` if there is one. Returns the first tile that is left.
-template <typename R, typename T> WD_DEVICE int stream_tiles(const R& row, const T* memory, T* resident) {
+template <typename R, typename T> WD_DEVICE int stream_tiles(const R& row, const T* memory, T* resident, Ring* ring) {
   constexpr int kElements = 16 / sizeof(T), kLanes = kTile / kElements, kEach = kWarp / kLanes;  // tiles of one load of a warp
-  constexpr int kLoads = 4;                                                                      // in flight
-  const int whole = row.vocab / kTile < row.last ? int(row.vocab / kTile) : row.last;
+  constexpr int kLoads = kShape.loads;                                                           // in flight
   const auto* from = reinterpret_cast<const Bytes16*>(memory + std::int64_t(row.first) * kTile);
   auto* to = reinterpret_cast<Bytes16*>(resident);
-  const int count = whole > row.first ? (whole - row.first) * kLanes : 0;  // of 16 bytes
-  for (int base = warp() * kWarp * kLoads; base < count; base += kThreads * kLoads) {
+  const int count = whole_tiles(row.vocab, row.first, row.last) * kLanes;  // of 16 bytes
+  if (Ring::kExists && ring) ring->ask_ahead(from, count);
+  for (int base = warp() * Ring::kPart; base < count; base += Ring::kStep) {
     Bytes16 bytes[kLoads];
-    WD_UNROLL
-    for (int i = 0; i < kLoads; ++i) {
-      const int place = base + i * kWarp + lane();
-      if (place < count) bytes[i] = load_streaming(from + place);
+    if (Ring::kExists && ring) {
+      ring->take(base / Ring::kStep, count, bytes);
+    } else {
+      WD_UNROLL
+      for (int i = 0; i < kLoads; ++i) {
+        const int place = base + i * kWarp + lane();
+        if (place < count) bytes[i] = load_streaming(from + place);
+      }
     }
     WD_UNROLL
     for (int i = 0; i < kLoads; ++i) {
@@ -189,11 +205,11 @@ template <typename T> WD_DEVICE bool starts_at_16_bytes(const T* memory) {
 }
 
 // Brings this block's part of a row, from `memory`, and the maxima of its tiles; to shared memory if `resident` is given. The
-// row then reads from there.
-template <typename R, typename T> WD_DEVICE void read_row(R& row, const T* memory, T* resident) {
+// row then reads from there. What is read goes through the ring if there is one.
+template <typename R, typename T> WD_DEVICE void read_row(R& row, const T* memory, T* resident, Ring* ring = nullptr) {
   const bool plain = !R::kAll || !row.overlay.changes();
   int next = row.first;
-  if (starts_at_16_bytes(memory) && (plain || resident)) next = stream_tiles(row, memory, resident);
+  if (starts_at_16_bytes(memory) && (plain || resident)) next = stream_tiles(row, memory, resident, ring);
   if (resident) {
     const std::int64_t end = std::int64_t(row.last) * kTile < row.size ? std::int64_t(row.last) * kTile : row.size;
     row.origin = std::int64_t(row.first) * kTile;

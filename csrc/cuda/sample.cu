@@ -18,8 +18,15 @@ bool sums_rows(const Inputs& in, const SampleOutputs& out) {
 void sample(Queue queue, const Inputs& in, const Reports& reports) {
   const SampleOutputs out(reports);
   const bool reads_again = sums_rows(in, out);
-  if (filters_the_tail(in) || edits_rows(in) || reports_more(out))
+  if (filters_the_tail(in) || edits_rows(in) || reports_more(out)) {
+#ifdef WARPDRAW_LEAN
+    throw std::invalid_argument(
+        "sample: this shape of the kernels is there for tuning and takes temperature, top_k, top_p, min_p "
+        "and logprob alone");
+#else
     return sample_with_everything(queue, in, reports, reads_again);
+#endif
+  }
   const SampleWork<false> work{in, out, reports.order};
   with_float(in.logits.dtype, [&]<typename T>() { run_rows<T>(queue, in.logits, &in, work, reads_again); });
 }

@@ -23,10 +23,12 @@ template <bool kEverything> struct SampleWork {
   }
 
   template <typename R> WD_DEVICE void run(R& row, std::int64_t b, Filter& filter) const {
-    const Interval keeps = Filters(row, filter).chain().keeps;
+    const Selection kept = Filters(row, filter).chain();
+    const Interval keeps = kept.keeps;
+    if (kShape.until == Until::filters) return reject(row.team, b);
     const float highest = highest_kept(row, keeps);
     Drawn drawn{keeps.last.id, keeps.last.x, row.has(keeps.last.id / kTile)};
-    if (!filter.greedy()) drawn = Race(row, keeps, highest, filter.scale, noise(b)).run();
+    if (!filter.greedy()) drawn = race(row, kept, highest, filter.scale, noise(b));
     if (drawn.is_mine && thread() == 0) out.accept(b, drawn.token);
     const bool writes = row.team.rank == 0 && thread() == 0;
     if constexpr (kAll) {

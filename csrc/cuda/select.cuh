@@ -199,7 +199,28 @@ template <typename R> WD_DEVICE float pivot(const R& row, std::int64_t k) {
   std::uint64_t least = 0;  // of the maxima, those of candidates
   for (int tile = thread(); tile < row.tiles; tile += kThreads)
     if (row.maxima[tile] >= -kLargest) least = Largest{}(least, ~ordered(row.maxima[tile]));
-  std::uint32_t low = ~std::uint32_t(row.team.block_largest(least)), high = ordered(row.x_max);
+  // A histogram of the maxima leaves little to look through.
+  Scratch& scratch = row.scratch;
+  const Steps steps(unordered(~std::uint32_t(row.team.block_largest(least))), row.x_max);
+  auto* bins = reinterpret_cast<std::uint32_t*>(scratch.all);
+  for (int i = thread(); i < kList; i += kThreads) bins[i] = 0;
+  sync();
+  for (int tile = thread(); tile < row.tiles; tile += kThreads)
+    if (row.maxima[tile] >= -kLargest) atomic_add(&bins[steps.of(row.maxima[tile])], 1u);
+  sync();
+  std::uint64_t above;
+  const auto tiles_in = [&](std::uint32_t i) { return std::uint64_t(bins[i]); };
+  const int bin = int(crossing(row.team, scratch, kList, std::uint64_t(k), tiles_in, above));
+  least = 0;
+  std::uint64_t most = 0;  // of those in the bin
+  for (int tile = thread(); tile < row.tiles; tile += kThreads) {
+    if (!(row.maxima[tile] >= -kLargest) || steps.of(row.maxima[tile]) != bin) continue;
+    least = Largest{}(least, ~ordered(row.maxima[tile])), most = Largest{}(most, ordered(row.maxima[tile]));
+  }
+  std::uint64_t ends[] = {least, most};
+  row.team.in_block(ends, Largest{});
+  std::uint32_t low = ~std::uint32_t(ends[0]), high = std::uint32_t(ends[1]);
+  if (std::int64_t(above + bins[bin]) <= k + k / 4 + 4) high = low;
   for (int step = 0; low < high; ++step) {
     // The middle of the values converges fast on usual logits, the middle of the bits on any.
     std::uint32_t middle = low + (high - low + 1) / 2;

@@ -5,11 +5,18 @@
 #include <cstdint>
 #include <type_traits>
 
-// The namespace of the backend that this compilation makes.
+#include "cuda/shapes.h"
+
+// The namespace of the backend that this compilation makes, and the shape of its kernels.
+#ifndef WARPDRAW_SIMT
 #ifdef __CUDACC__
 #define WARPDRAW_SIMT cuda
 #else
 #define WARPDRAW_SIMT cuda_host
+#endif
+#endif
+#ifndef WARPDRAW_SHAPE
+#define WARPDRAW_SHAPE usual
 #endif
 
 // Inline, so that one module can hold both backends.
@@ -17,8 +24,20 @@ namespace warpdraw::simt::inline WARPDRAW_SIMT {
 
 constexpr int kWarp = 32;
 
+#define WARPDRAW_SHAPE_CONSTANT(name, ...) inline constexpr Shape name{__VA_ARGS__};
+namespace shapes {
+WARPDRAW_SHAPE_CONSTANT(usual, WARPDRAW_USUAL_SHAPE)
+WARPDRAW_SHAPES(WARPDRAW_SHAPE_CONSTANT)
+}  // namespace shapes
+inline constexpr Shape kShape = shapes::WARPDRAW_SHAPE;
+
 struct alignas(16) Bytes16 {
   std::uint32_t x, y, z, w;
+};
+
+// Where a bulk copy ends, in shared memory.
+struct Arrival {
+  std::uint64_t barrier;
 };
 
 }  // namespace warpdraw::simt::inline WARPDRAW_SIMT
@@ -42,10 +61,10 @@ struct alignas(16) Bytes16 {
 #define WD_KERNEL __global__ void __launch_bounds__(::warpdraw::simt::kThreads, ::warpdraw::simt::kBlocks)
 #define WD_GRID_CONSTANT __grid_constant__
 
-namespace warpdraw::simt::inline cuda {
+namespace warpdraw::simt::inline WARPDRAW_SIMT {
 
-constexpr int kThreads = 256;
-constexpr int kBlocks = 2;  // on a multiprocessor at a time
+constexpr int kThreads = kShape.threads;
+constexpr int kBlocks = kShape.blocks;
 
 WD_DEVICE int thread() { return int(threadIdx.x); }
 WD_DEVICE int lane() { return int(threadIdx.x % kWarp); }
@@ -126,6 +145,13 @@ template <typename T> WD_DEVICE T atomic_exchange(T* place, std::type_identity_t
   return T(atomicExch(atomic(place), Atomic<T>(value)));
 }
 
+// Lets a kernel that `follows` start once all blocks of this one have come here or ended.
+WD_DEVICE void let_next_kernel_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // Until the kernel before it in the stream is done, in a kernel that was launched with `follows`.
 WD_DEVICE void wait_for_previous_kernel() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -142,10 +168,44 @@ WD_DEVICE Bytes16 load_streaming(const Bytes16* from) {
   return value;
 }
 
+// Copies to shared memory that the hardware makes meanwhile. A thread asks for one, whose end it and others wait for; the
+// copies that end at one place take turns, and `turn` is how many ended there before.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+inline constexpr bool kBulkCopies = true;
+WD_DEVICE std::uint32_t shared_address(const void* shared) { return std::uint32_t(__cvta_generic_to_shared(shared)); }
+// By one thread; then a barrier, before others use them.
+WD_DEVICE void begin_arrivals(Arrival* arrivals, int count) {
+  for (int i = 0; i < count; ++i)
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(arrivals + i)) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;\n\tfence.proxy.async.shared::cta;" ::: "memory");
+}
+// 16 bytes or a multiple, at addresses that are multiples too.
+WD_DEVICE void copy_bulk(void* shared, const void* from, std::uint32_t bytes, Arrival* arrival) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrival)), "r"(bytes) : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(shared)),
+      "l"(from), "r"(bytes), "r"(shared_address(arrival))
+      : "memory");
+}
+WD_DEVICE void wait_for(Arrival* arrival, std::uint32_t turn) {
+  std::uint32_t ended = 0;
+  while (!ended)
+    asm volatile("{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+                 : "=r"(ended)
+                 : "r"(shared_address(arrival)), "r"(turn & 1)
+                 : "memory");
+}
+#else
+inline constexpr bool kBulkCopies = false;
+WD_DEVICE void begin_arrivals(Arrival*, int) {}
+WD_DEVICE void copy_bulk(void*, const void*, std::uint32_t, Arrival*) {}
+WD_DEVICE void wait_for(Arrival*, std::uint32_t) {}
+#endif
+
 // The places of set bits, -1 where there is none.
 WD_DEVICE int popcount(std::uint32_t bits) { return __popc(bits); }
 WD_DEVICE int lowest_bit(std::uint32_t bits) { return __ffs(int(bits)) - 1; }
 WD_DEVICE int highest_bit(std::uint32_t bits) { return 31 - __clz(int(bits)); }
 
-}  // namespace warpdraw::simt::inline cuda
+}  // namespace warpdraw::simt::inline WARPDRAW_SIMT
 #endif

@@ -24,6 +24,9 @@ template <typename T, typename Work> struct RowsParams {
   char* room;
   int each;            // tiles of a block
   bool shares_maxima;  // whether they fit in shared memory
+  std::int64_t rows;
+  bool resident;           // whether blocks of a cluster keep their tiles
+  std::uint32_t clusters;  // of the grid
 };
 
 WD_HD inline std::int64_t round_up(std::int64_t value, std::int64_t to) { return (value + to - 1) / to * to; }
@@ -139,7 +142,7 @@ template <typename T, typename Work> struct Visit {
  private:
   WD_DEVICE bool begin(Target& row) {
     share_maxima(row);
-    if (!(row.x_max >= -kLargest)) {
+    if (kShape.until == Until::maxima || !(row.x_max >= -kLargest)) {
       p.work.reject(team, b);
       return false;
     }

@@ -2,7 +2,7 @@
 #pragma once
 #include "cuda_host/scheduler.h"
 
-namespace warpdraw::simt::inline cuda_host {
+namespace warpdraw::simt::inline WARPDRAW_SIMT {
 
 // As an H200's, so that tests meet the limits of the real thing.
 inline const DeviceInfo& device_info(int) {
@@ -15,4 +15,4 @@ template <typename Params> void launch(void (*kernel)(const Params), const Launc
   fibers::run_grid(launch.blocks_x, launch.blocks_y, launch.cluster, launch.shared, [&] { kernel(params); });
 }
 
-}  // namespace warpdraw::simt::inline cuda_host
+}  // namespace warpdraw::simt::inline WARPDRAW_SIMT

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -252,6 +253,20 @@ class Scheduler {
 
 thread_local Scheduler scheduler;
 
+struct Copies {
+  unsigned ended = 0;
+  void* to = nullptr;  // of the one that is on its way
+  const void* from = nullptr;
+  std::size_t bytes = 0;
+};
+thread_local std::map<const void*, Copies> copies;  // by the place where they end
+
+Copies& copies_of(const void* place) {
+  const auto found = copies.find(place);
+  if (found == copies.end()) throw std::runtime_error("bulk copy: it ends at a place that was not begun");
+  return found->second;
+}
+
 #if defined(WARPDRAW_ASAN)
 __attribute__((no_sanitize_address))
 #endif
@@ -271,7 +286,28 @@ Block& cluster_block(int rank) { return scheduler.blocks[rank]; }
 int cluster_blocks() { return int(scheduler.blocks.size()); }
 std::size_t shared_bytes() { return scheduler.shared; }
 
+void begin_copies(void* place) { copies[place] = {}; }
+
+void copy(void* place, void* to, const void* from, std::size_t bytes) {
+  Copies& of = copies_of(place);
+  if (of.to) throw std::runtime_error("bulk copy: another one to the same end is on its way");
+  of.to = to, of.from = from, of.bytes = bytes;
+  std::memset(to, 0xa5, bytes);
+}
+
+void wait_for_copy(void* place, unsigned turn) {
+  Copies& of = copies_of(place);
+  if (of.ended == turn) {
+    if (!of.to) throw std::runtime_error("bulk copy: waits for one that nobody has asked for");
+    std::memcpy(of.to, of.from, of.bytes);
+    of.to = nullptr;
+    ++of.ended;
+  }
+  if (of.ended != turn + 1) throw std::runtime_error("bulk copy: waits for one long past or yet to come");
+}
+
 void run_grid(long long blocks_x, long long blocks_y, int cluster, std::size_t shared, const std::function<void()>& body) {
+  copies.clear();
   scheduler.run_grid(blocks_x, blocks_y, cluster, shared, body);
 }
 

@@ -61,6 +61,12 @@ Block& cluster_block(int rank);
 int cluster_blocks();
 std::size_t shared_bytes();
 
+// Copies that end at a place of shared memory, one at a time. What is copied is there when the first thread has waited for it,
+// and neither what it was before nor nonsense may be read meanwhile, so its place is spoilt when the copy is asked for.
+void begin_copies(void* place);
+void copy(void* place, void* to, const void* from, std::size_t bytes);
+void wait_for_copy(void* place, unsigned turn);
+
 // Runs body as every thread of the grid, in the order that the environment variable WARPDRAW_FIBERS names.
 void run_grid(long long blocks_x, long long blocks_y, int cluster, std::size_t shared, const std::function<void()>& body);
 

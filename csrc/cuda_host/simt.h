@@ -11,9 +11,10 @@
 #define WD_GRID_CONSTANT
 #define WD_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-namespace warpdraw::simt::inline cuda_host {
+namespace warpdraw::simt::inline WARPDRAW_SIMT {
 
 constexpr int kThreads = fibers::kBlockThreads;
+constexpr int kBlocks = kShape.blocks;
 static_assert(kWarp == fibers::kLanes);
 
 inline int thread() { return fibers::current->index; }
@@ -88,7 +89,19 @@ template <typename T> T atomic_min(T* place, std::type_identity_t<T> value) {
 }
 template <typename T> T atomic_or(T* place, std::type_identity_t<T> value) { return atomic_exchange(place, T(*place | value)); }
 
+inline void let_next_kernel_start() {}
 inline void wait_for_previous_kernel() {}
+
+inline constexpr bool kBulkCopies = true;
+inline void begin_arrivals(Arrival* arrivals, int count) {
+  for (int i = 0; i < count; ++i) fibers::begin_copies(arrivals + i);
+}
+inline void copy_bulk(void* shared, const void* from, std::uint32_t bytes, Arrival* arrival) {
+  if (reinterpret_cast<std::uintptr_t>(shared) % 16 || reinterpret_cast<std::uintptr_t>(from) % 16 || bytes % 16 || !bytes)
+    throw std::runtime_error("copy_bulk: expected addresses and a size that are multiples of 16");
+  fibers::copy(arrival, shared, from, bytes);
+}
+inline void wait_for(Arrival* arrival, std::uint32_t turn) { fibers::wait_for_copy(arrival, turn); }
 
 inline Bytes16 load_streaming(const Bytes16* from) {
   if (reinterpret_cast<std::uintptr_t>(from) % sizeof *from) throw std::runtime_error("load_streaming: misaligned address");
@@ -101,6 +114,6 @@ inline int popcount(std::uint32_t bits) { return std::popcount(bits); }
 inline int lowest_bit(std::uint32_t bits) { return bits ? std::countr_zero(bits) : -1; }
 inline int highest_bit(std::uint32_t bits) { return 31 - std::countl_zero(bits); }
 
-}  // namespace warpdraw::simt::inline cuda_host
+}  // namespace warpdraw::simt::inline WARPDRAW_SIMT
 
 #undef WD_HERE

@@ -45,6 +45,47 @@ template <auto function> void bind(GpuModules& modules, const char* name) {
   if (modules.automatic) add(*modules.automatic, name, automatic);
 }
 
+#if defined(WARPDRAW_HAS_cuda_shapes) || defined(WARPDRAW_HAS_cuda_host)
+// Adds one op of the kernels of another shape.
+template <auto function, Device device> void bind_shaped(py::module_& module, const char* name) {
+  static const Kernel kernel(name, device, kEntry<function>, argument_count(function), Path::automatic);
+  add(module, name, kernel);
+}
+#endif
+
+// The shapes of the kernels for GPUs in this build: what `wish` can be tried with.
+py::dict shapes() {
+  py::dict found;
+  [[maybe_unused]] const auto describe = [&](const char* name, const Shape& shape) {
+    constexpr const char* kUntil[] = {"read", "maxima", "filters", "all"};
+    py::dict of;
+    of["threads"] = shape.threads, of["blocks"] = shape.blocks, of["loads"] = shape.loads, of["stages"] = shape.stages;
+    of["until"] = kUntil[int(shape.until)];
+    found[name] = of;
+  };
+#if defined(WARPDRAW_HAS_cuda) || defined(WARPDRAW_HAS_cuda_host)
+  describe("usual", Shape{WARPDRAW_USUAL_SHAPE});
+#endif
+#ifdef WARPDRAW_HAS_cuda_shapes
+#define DESCRIBE(name, ...) describe(#name, Shape{__VA_ARGS__});
+  WARPDRAW_SHAPES(DESCRIBE)
+#endif
+  return found;
+}
+
+void set_wish(int cluster, int resident, int persistent, bool split) {
+  const auto check = [](const char* name, bool holds, const char* expected, int got) {
+    if (!holds) throw py::value_error(std::string(name) + ": expected " + expected + ", got " + std::to_string(got));
+  };
+  const bool power = cluster == 0 || cluster == 1 || cluster == 2 || cluster == 4 || cluster == 8 || cluster == 16;
+  check("cluster", power, "0, 1, 2, 4, 8 or 16", cluster);
+  check("resident", resident >= -1 && resident <= 1, "-1, 0 or 1", resident);
+  check("persistent", persistent >= -1 && persistent <= 1, "-1, 0 or 1", persistent);
+  if (split && (cluster || resident >= 0 || persistent >= 0))
+    throw py::value_error("split: expected False beside cluster, resident or persistent, which are of the other path");
+  wish = {cluster, resident, persistent, split};
+}
+
 // The shared arithmetic, for known-answer tests.
 void add_numerics(py::module_ module) {
   using U = std::uint32_t;
@@ -104,9 +145,22 @@ PYBIND11_MODULE(_C, m) {
   GpuModules module_cuda{Device::cuda, m.def_submodule("cuda_cluster"), m.def_submodule("cuda_split"), m.def_submodule("cuda")};
   BIND_OPS(cuda);
 #endif
+#define BIND_SHAPED(backend, device)                                           \
+  py::module_ module_##backend = m.def_submodule(#backend);                    \
+  bind_shaped<&backend::softmax, device>(module_##backend, "softmax");         \
+  bind_shaped<&backend::log_softmax, device>(module_##backend, "log_softmax"); \
+  bind_shaped<&backend::sample, device>(module_##backend, "sample");
+#ifdef WARPDRAW_HAS_cuda_shapes
+#define BIND_SHAPE(name, ...) BIND_SHAPED(cuda_##name, Device::cuda)
+  WARPDRAW_SHAPES(BIND_SHAPE)
+#endif
+  m.attr("shapes") = shapes();
+  m.def("wish", &set_wish, py::arg("cluster") = 0, py::arg("resident") = -1, py::arg("persistent") = -1,
+        py::arg("split") = false);
 #ifdef WARPDRAW_HAS_cuda_host
   GpuModules module_cuda_host{Device::cpu, m.def_submodule("cuda_host_cluster"), m.def_submodule("cuda_host_split"), {}};
   BIND_OPS(cuda_host);
+  BIND_SHAPED(cuda_host_ring, Device::cpu)
 #endif
   add_numerics(m.def_submodule("numerics"));
 #ifdef __x86_64__

@@ -20,6 +20,9 @@ struct Bound {
   std::vector<Argument> arguments;
 };
 
+// Of the calling thread.
+inline thread_local Wish wish;
+
 class Kernel {
  public:
   static constexpr int kOldest = 80;  // sm_80
@@ -91,7 +94,7 @@ class Kernel {
     Path ran = *path_;  // an op that has one way only notes none
     {
       Room room(api, {real ? dlpack::kCuda : dlpack::kCpu, ordinal});
-      Queue queue{nullptr, ordinal, *path_, &ran, Room::take, &room};
+      Queue queue{nullptr, ordinal, *path_, &ran, Room::take, &room, wish};
       if (real && api->current_stream(dlpack::kCuda, ordinal, &queue.stream)) throw py::error_already_set();
       const py::gil_scoped_release unlocked;
       const FloatEnvironment environment;
@@ -99,7 +102,7 @@ class Kernel {
       if (real) current.emplace(ordinal);
       entry_(queue, arguments);
     }
-    const Kernel* counted = ran == *path_ ? this : ran == Path::cluster ? cluster_ : split_;
+    const Kernel* counted = ran == *path_ || !cluster_ ? this : ran == Path::cluster ? cluster_ : split_;
     counted->count();
   }
 

@@ -20,5 +20,8 @@ class Signature:
         self, kernels: tuple[Kernel | None, Kernel | None], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any: ...
 
+def wish(cluster: int = 0, resident: int = -1, persistent: int = -1, split: bool = False) -> None: ...
+
+shapes: dict[str, dict[str, Any]]
 scalar: ModuleType
 numerics: ModuleType

@@ -55,8 +55,10 @@ class Backend:
         if self.module is None:
             self.calls[op.name] += 1
             op.run_reference(bound)
+        elif kernel := getattr(self.module, op.name, None):
+            kernel(*bound)
         else:
-            getattr(self.module, op.name)(*bound)
+            raise BackendError(f"backend {self.name}: it has no {op.name}")
 
     def launches(self) -> dict[str, int]:
         native = vars(self.module).items() if self.module else ()
@@ -111,6 +113,10 @@ def _gpu() -> dict[str, Backend]:
             reason = f"expected a GPU of {_architecture(oldest)} or later, got {_architecture(best)}"
         module = getattr(_C, name, None)
         found.append(Backend(name, not reason, reason or f"{path}, {_architecture(best)}", "cuda", module))
+    for shape in _C.shapes:
+        if module := getattr(_C, f"cuda_{shape}", None):
+            reason = problem or f"kernels of the shape {shape}, for tuning, {_architecture(best)}"
+            found.append(Backend(f"cuda_{shape}", not problem, reason, "cuda", module))
     found.append(_triton())
     return {backend.name: backend for backend in found}
 
