@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import warpdraw
-from warpdraw.bench import gpu, gpu_measure, gpu_methods
+from warpdraw.bench import gpu, gpu_measure, gpu_methods, gpu_work
 from warpdraw.bench.gpu_clock import WALL, HostClock, clock_of
 from warpdraw.bench.gpu_grid import FLOOR, PLAIN, QUICK, Place, Sizes, goals_of, grid, methods_of
 from warpdraw.bench.gpu_jobs import (
@@ -167,8 +167,7 @@ def test_ours_is_verified_by_what_it_wrote(job, path, pool):
 
 
 def test_a_wrong_token_is_found(pool, monkeypatch):
-    method = bound(COMBINED, pool)
-    right = gpu_methods.ops.sample
+    right = gpu_work.ops.sample
 
     def wrong(logits, *args, **kwargs):
         result = right(logits, *args, **kwargs)
@@ -176,7 +175,8 @@ def test_a_wrong_token_is_found(pool, monkeypatch):
             result.tokens[-1] += 1
         return result
 
-    monkeypatch.setattr(gpu_methods.ops, "sample", wrong)
+    monkeypatch.setattr(gpu_work.ops, "sample", wrong)
+    method = bound(COMBINED, pool)
     with pytest.raises(NotVerified, match="warpdraw does not give the tokens of the CPU backend"):
         method.check()
 
@@ -357,7 +357,8 @@ def test_bench_gpu_prints_and_writes(run, tmp_path):
 
 
 def test_bench_gpu_fails_where_ours_fails(run, monkeypatch):
-    monkeypatch.setattr(gpu_methods, "check_close", lambda name, *rest: (_ for _ in ()).throw(NotVerified("is off")))
+    for module in (gpu_methods, gpu_work):
+        monkeypatch.setattr(module, "check_close", lambda name, *rest: (_ for _ in ()).throw(NotVerified("is off")))
     code, out, err = run("bench", "gpu", "--device", "cpu", "--quick", "--only", SOFTMAX)
     assert code == 1
     assert "warpdraw: error: warpdraw, softmax, 1, 2000, float32, peaked, cold: is off" in err
@@ -382,8 +383,9 @@ def test_bad_input_of_bench_gpu_is_one_line_and_exit_code_2(run, arguments, mess
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
-def test_without_a_gpu_there_is_one_line(run):
-    code, out, err = run("bench", "gpu")
+@pytest.mark.parametrize("command", ["gpu", "tune", "decode"])
+def test_without_a_gpu_there_is_one_line(run, command):
+    code, out, err = run("bench", command)
     assert (code, out) == (2, "")
     assert err.startswith("warpdraw: error: device cuda: ")
 
@@ -393,4 +395,4 @@ def test_the_script_knows_its_stages():
     assert (done.returncode, done.stderr) == (0, "")
     done = subprocess.run(["bash", SCRIPT, "bogus"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "expected build, test, sanitize, bench or triton, got 'bogus'" in done.stderr
+    assert "expected build, test, sanitize, bench, triton, profile, tune or decode, got 'bogus'" in done.stderr

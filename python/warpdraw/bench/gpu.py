@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
 import torch
 
-from ..backends import BackendError, backend_for
+from ..backends import backend_for
 from ..environment import package_version
 from .gpu_clock import clock_of
-from .gpu_grid import QUICK, Place, Sizes, grid
+from .gpu_grid import QUICK, Sizes, grid
 from .gpu_jobs import COMBINED, COUPLED, EVERYTHING, JOINT, REJECTION, SOFTMAX, Point
 from .gpu_measure import Bench
-from .harness import Timing
+from .gpu_run import DROPPED, Save, Tell, bandwidth_record, chosen, device_record, dropped, on, title
 from .peers import COMPILED, COMPILED_EAGER, GPU_LOADERS, GPU_SPECULATORS, available, load_peers
 from .records import described
 
 COPY_BYTES, QUICK_COPY_BYTES = 2**30, 2**20
 PLACE_SECONDS = 0.2
 PACKAGES = ("transformers", "flashinfer-python", "sonic-sampler")
-DROPPED = "the time of the run was up: places are measured in the order of the grid, what has targets first"
 METHOD = {
     "timing": "events around replays of a CUDA graph of the calls, methods in turn; a sample is the mean of its calls. "
     "A call that waits for the device cannot be captured: events around one call. On the CPU wall time",
@@ -32,9 +30,6 @@ METHOD = {
     "floor": "the bytes that must be moved, over the bandwidth of a copy that is timed in turn with the methods",
     "verified": "our outputs against the CPU backend before and after timing; peers against the float64 reference",
 }
-
-Tell = Callable[[str, float], None]
-Save = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -54,19 +49,15 @@ def run(options: Options, tell: Tell = lambda what, part: None, save: Save = lam
     Raises BackendError where the device has no backend, ValueError for an `only` that names no job.
     """
     device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f"device {device}: torch finds no CUDA device")
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return _run(options, device, tell, save)
-    return _run(options, device, tell, save)
+    with on(device):
+        return _run(options, device, tell, save)
 
 
 def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict[str, Any]:
     begun = perf_counter()
     backend = backend_for(device)
     sizes = QUICK if options.quick else Sizes()
-    places = _chosen(grid(sizes), options.only)
+    places = chosen(grid(sizes), options.only, lambda place: place.point)
     tell("looking for peers", 0.0)
     skipped = "--quick" if options.quick else "" if options.compile else "--no-compile"
     without = dict.fromkeys((COMPILED, COMPILED_EAGER), f"skipped: {skipped}") if skipped else {}
@@ -88,7 +79,7 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
         method=METHOD,
         options=asdict(options),
         backend=f"{backend.name}: {backend.reason}",
-        device=_device(device) | {"cold_bytes": bench.clock.cold_bytes},
+        device=device_record(device) | {"cold_bytes": bench.clock.cold_bytes},
         packages={name: package_version(name) for name in PACKAGES},
         absent=absent,
         goals=bench.goals,
@@ -101,16 +92,16 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
     for number, place in enumerate(places):
         spent = perf_counter() - begun
         if spent > options.seconds:
-            document["dropped"] = _dropped(places[number:], DROPPED)
+            document["dropped"] = dropped([place.point for place in places[number:]], DROPPED)
             break
         tell(title(place.point), min(1.0, max(number / len(places), spent / options.seconds)))
         bench.measure(place)
         _summarise(document, bench, begun)
         save(document)
-        if reason := bench.lost():
-            document["dropped"] = _dropped(places[number + 1 :], reason)
+        if reason := bench.clock.lost():
+            document["dropped"] = dropped([place.point for place in places[number + 1 :]], reason)
             break
-    if not bench.lost():
+    if not bench.clock.lost():
         for batch in sorted({1, *sizes.few}):
             bench.measure_host(Point(COMBINED, sizes.vocabularies[0], batch))
         for place in places:  # the last: a profiler that was on may slow down what follows
@@ -121,42 +112,6 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
     return document
 
 
-def title(point: Point) -> str:
-    """A point in words."""
-    return f"{point.job}, {point.batch} x {point.vocab} {point.dtype}, {point.logits}, {point.cache}"
-
-
 def _summarise(document: dict[str, Any], bench: Bench, begun: float) -> None:
     document["seconds"] = perf_counter() - begun
-    if bench.bandwidths:
-        found = Timing.of(bench.bandwidths)
-        document["copy_bandwidth"] = {name: getattr(found, name) * 1e-9 for name in ("median", "p10", "p90")} | {
-            "unit": "GB/s, read and written"
-        }
-
-
-def _chosen(places: list[Place], only: str) -> list[Place]:
-    chosen = [place for place in places if only in place.point.job]
-    if not chosen:
-        jobs = "; ".join(dict.fromkeys(place.point.job for place in places))
-        raise ValueError(f"only: expected part of the name of a job ({jobs}), got {only!r}")
-    return chosen
-
-
-def _dropped(places: list[Place], reason: str) -> list[dict[str, Any]]:
-    return [asdict(place.point) | {"reason": reason} for place in places]
-
-
-def _device(device: torch.device) -> dict[str, Any]:
-    """What the device is."""
-    if device.type != "cuda":
-        return {"type": device.type}
-    properties = torch.cuda.get_device_properties(device)
-    return {
-        "type": device.type,
-        "name": properties.name,
-        "capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "memory_bytes": properties.total_memory,
-        "cache_bytes": properties.L2_cache_size,
-    }
+    document |= bandwidth_record(bench.bandwidths)

@@ -17,11 +17,14 @@ from .quietly import quietly
 # One sample is so many calls, or as many as take so long: what launching a graph costs is shared by all of them.
 USUAL_CALLS, LONG_SECONDS = 20, 1e-3
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 200
+# What is timed roughly is fewer calls.
+FEW_CALLS, SHORT_SECONDS = 16, 3e-4
 # The device is kept busy for so many of its cycles while the host queues what is timed.
 HEAD_START = 1_000_000
 
 GRAPH = "a CUDA graph of the calls"
 EVENTS = "events around one call"
+QUEUE = "events around a queue of calls"
 WALL = "wall time of the calls"
 
 
@@ -45,9 +48,24 @@ class Clock(ABC):
     def synchronize(self) -> None:
         """Wait for the device."""
 
+    def lost(self) -> str:
+        """Why nothing more can be measured: an error that the device does not recover from; empty if it is well."""
+        try:
+            self.synchronize()
+        except RuntimeError as error:
+            return f"the device failed: {str(error).splitlines()[0]}"
+        return ""
+
     @abstractmethod
-    def bind(self, call: Callable[[int], Any], inputs: int) -> Run:
-        """Make a call ready: it takes the numbers of its inputs in turn; with one input that is hot."""
+    def bind(self, call: Callable[[int], Any], inputs: int, forget: bool = False) -> Run:
+        """Make a call ready: it takes the numbers of its inputs in turn; with one input that is hot.
+
+        `forget` is for inputs that fit in the cache together, but are to be cold: each sample begins without them.
+        """
+
+    @abstractmethod
+    def bind_roughly(self, call: Callable[[int], Any], inputs: int) -> Run:
+        """Make a call ready at little cost, to tell fast from slow: a few calls on cold inputs in turn."""
 
     @abstractmethod
     def once(self, work: Callable[[], Any]) -> float:
@@ -61,14 +79,14 @@ class Clock(ABC):
     def kernels(self, call: Callable[[int], Any]) -> int | None:
         """How many kernels, copies and fills the device runs for a call; None where there are none to count."""
 
-    def time_in_turn(self, runs: Mapping[str, Run], seconds: float) -> dict[str, Timing]:
+    def time_in_turn(self, runs: Mapping[str, Run], seconds: float, fewest: int = FEWEST_ROUNDS) -> dict[str, Timing]:
         """Sample A B C A B C ... for about `seconds`, so that what slows the device down slows all of them."""
         samples: dict[str, list[float]] = {name: [] for name in runs}
         begun = perf_counter()
         for done in range(1, MOST_ROUNDS + 1):
             for name, run in runs.items():
                 samples[name].append(run.seconds())
-            if done >= FEWEST_ROUNDS and perf_counter() - begun >= seconds:
+            if done >= fewest and perf_counter() - begun >= seconds:
                 break
         return {name: Timing.of(found) for name, found in samples.items()}
 
@@ -99,9 +117,12 @@ class HostClock(Clock):
     def synchronize(self) -> None:
         pass
 
-    def bind(self, call: Callable[[int], Any], inputs: int) -> Run:
+    def bind(self, call: Callable[[int], Any], inputs: int, forget: bool = False) -> Run:
         calls = _calls(inputs, self.once(lambda: call(0)))
         return Run(lambda: self.once(lambda: [call(number % inputs) for number in range(calls)]) / calls, WALL, calls)
+
+    def bind_roughly(self, call: Callable[[int], Any], inputs: int) -> Run:
+        return self.bind(call, min(inputs, 2))
 
     def once(self, work: Callable[[], Any]) -> float:
         begun = perf_counter()
@@ -129,7 +150,7 @@ class CudaClock(Clock):
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.device)
 
-    def bind(self, call: Callable[[int], Any], inputs: int) -> Run:
+    def bind(self, call: Callable[[int], Any], inputs: int, forget: bool = False) -> Run:
         # The first call on a side stream: it loads kernels and compiles, which a capture forbids.
         warm = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         warm.wait_stream(torch.cuda.current_stream(self.device))
@@ -151,11 +172,28 @@ class CudaClock(Clock):
         self.synchronize()
 
         def seconds() -> float:
-            if inputs == 1:
+            if forget:
+                self._forget()
+            elif inputs == 1:
                 graph.replay()  # other methods have been there since
             return self.once(graph.replay) / calls
 
         return Run(seconds, GRAPH, calls)
+
+    def bind_roughly(self, call: Callable[[int], Any], inputs: int) -> Run:
+        # The device is still busy with its head start while so few calls are queued.
+        wanted = math.ceil(SHORT_SECONDS / max(self.once(lambda: call(0)), 1e-9))
+        calls = max(min(2, inputs), min(FEW_CALLS, wanted))
+
+        def seconds() -> float:
+            self._forget()
+            return self.once(lambda: [call(number % inputs) for number in range(calls)]) / calls
+
+        return Run(seconds, QUEUE, calls)
+
+    def _forget(self) -> None:
+        # Read, not written: what is written would have to leave the cache while the next calls run.
+        torch.amax(self._flushed, 0)
 
     def extra_bytes(self, call: Callable[[int], Any]) -> int | None:
         self.synchronize()

@@ -151,6 +151,15 @@ def pool_of(vocab: int, dtype: str, logits: str, most: int, cold_bytes: int, dev
     return Pool(vocab, dtype, logits, rows, device)
 
 
+def inputs_of(point: Point, most: int, cold_bytes: int, device: torch.device) -> tuple[Pool, list[slice]]:
+    """The rows for a point, and which of them each input has: one input if it is to be warm, else `cold_bytes` of them.
+
+    `most` is the largest batch of the run, so that its points share their rows.
+    """
+    pool = pool_of(point.vocab, point.dtype, point.logits, most, cold_bytes, device)
+    return pool, pool.inputs(point.rows, 1 if point.cache == "warm" else max(2, -(-cold_bytes // point.bytes)))
+
+
 @lru_cache(maxsize=32)
 def parameters(job: str, batch: int, device: torch.device) -> dict[str, Tensor]:
     """The filters, seed and position of a job, an entry for each row."""

@@ -13,16 +13,19 @@ from .. import ops
 from ..backends import launches
 from .goals import TIME, Goal
 from .gpu_clock import Clock, Run
+from .gpu_copy import Copy
+from .gpu_devices import device_named
 from .gpu_grid import COPY, FLOOR, PLAIN, Place, goals_of, methods_of
-from .gpu_jobs import COMBINED, EVERYTHING, SOFTMAX, SPECULATIVE, Point, Pool, arguments, pool_of
+from .gpu_jobs import COMBINED, EVERYTHING, SOFTMAX, SPECULATIVE, Point, Pool, arguments, inputs_of
 from .gpu_methods import OURS, READ, TORCH_SOFTMAX, Bound, forced_paths, of_peer, ours, read, torch_softmax
+from .gpu_prediction import predicted_us
 from .gpu_speculation import PLAIN_DRAWS, of_speculator, our_verification, plain_draws
 from .harness import Timing
 from .peers import Peer, Speculator
 from .verify import NotVerified
 
 HOST = "host time of an eager call"
-HOST_TARGET_US = 6.0
+HOST_GOAL = Goal(TIME, HOST, (OURS,), target=6.0)
 
 
 class Bench:
@@ -40,9 +43,9 @@ class Bench:
     ) -> None:
         self._speculators = speculators or {}
         self.clock, self._peers, self._largest, self._seconds = clock, peers, largest, seconds
+        self._known = device_named(torch.cuda.get_device_name(clock.device)) if clock.device.type == "cuda" else None
         self._verdicts = verdicts  # what small sizes and a few calls give is none
-        self._copied = [torch.empty(copy_bytes, dtype=torch.uint8, device=clock.device) for _ in range(2)]
-        self._copied[0].random_(255)
+        self._copy = Copy(clock, copy_bytes)
         self.results: list[dict[str, Any]] = []
         self.goals: list[dict[str, Any]] = []
         self.failed: list[dict[str, Any]] = []
@@ -73,8 +76,8 @@ class Bench:
                 bound.poison()
             except Exception as error:  # whatever other people's code raises
                 self._fail(point, bound.name, error)
-        timings = self.clock.time_in_turn({**runs, FLOOR: self._copy()}, self._seconds)
-        bandwidth = 2 * len(self._copied[0]) / timings.pop(FLOOR).median
+        timings = self.clock.time_in_turn({**runs, FLOOR: self._copy.run}, self._seconds)
+        bandwidth = self._copy.bandwidth(timings.pop(FLOOR))
         self.bandwidths.append(bandwidth)
         for name, bound in bounds.items():
             try:
@@ -83,14 +86,6 @@ class Bench:
                 self._fail(point, name, error)
                 del timings[name], runs[name]
         self._record(place, timings, runs, about, bandwidth)
-
-    def lost(self) -> str:
-        """Why nothing more can be measured: an error that the device does not recover from; empty if it is well."""
-        try:
-            self.clock.synchronize()
-        except RuntimeError as error:
-            return f"the device failed: {str(error).splitlines()[0]}"
-        return ""
 
     def measure_host(self, point: Point) -> None:
         """How long the host is busy with an eager call that makes its outputs, and the goal of that."""
@@ -103,8 +98,7 @@ class Bench:
         except (RuntimeError, ValueError, TypeError) as error:
             self._fail(point, HOST, error)
             return
-        goal = Goal(TIME, HOST, (OURS,), target=HOST_TARGET_US).record({OURS: timing})
-        self.goals.append(asdict(point) | self._verdict(goal))
+        self.goals.append(asdict(point) | self._verdict(HOST_GOAL.record({OURS: timing})))
         self.host.append(asdict(point) | timing.record())
 
     def count_kernels(self, place: Place) -> None:
@@ -119,9 +113,7 @@ class Bench:
                 self.kernels.append(asdict(place.point) | {"method": bound.name, "kernels": found})
 
     def _inputs(self, point: Point) -> tuple[Pool, list[slice]]:
-        cold = self.clock.cold_bytes
-        pool = pool_of(point.vocab, point.dtype, point.logits, self._largest, cold, self.clock.device)
-        return pool, pool.inputs(point.rows, 1 if point.cache == "warm" else max(2, -(-cold // point.bytes)))
+        return inputs_of(point, self._largest, self.clock.cold_bytes, self.clock.device)
 
     def _bounds(self, place: Place, pool: Pool, inputs: list[slice]) -> Iterator[Bound]:
         """The methods, ours first, made one after the other: what cannot be made is recorded."""
@@ -152,10 +144,6 @@ class Bench:
             except Exception as error:
                 self._fail(point, name, error)
 
-    def _copy(self) -> Run:
-        source, target = self._copied
-        return Run(lambda: self.clock.once(lambda: target.copy_(source)), "events around one copy", 1)
-
     def _fail(self, point: Point, name: str, error: Exception) -> None:
         kind = "not verified" if isinstance(error, NotVerified) else type(error).__name__
         reason = (str(error).strip() or kind).splitlines()[0][:300]
@@ -171,6 +159,7 @@ class Bench:
     ) -> None:
         point = place.point
         for name, timing in timings.items():
+            predicted = predicted_us(point, name, self._known)
             self.results.append(
                 {
                     **asdict(point),
@@ -183,6 +172,8 @@ class Bench:
                     "bytes": point.bytes,
                     "gigabytes_per_second": point.bytes / timing.median * 1e-9,
                     "of_copy_bandwidth": point.bytes / timing.median / bandwidth,
+                    "predicted_us": predicted,
+                    "measured_over_predicted": None if predicted is None else timing.median * 1e6 / predicted,
                 }
             )
         least = point.bytes / bandwidth

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import ops
 from ..backends import backends, launches, use
-from .gpu_jobs import ROWS_OF, SOFTMAX, Point, Pool, arguments, rows_of_arguments
+from .gpu_jobs import ROWS_OF, Point, Pool
+from .gpu_work import TEMPERATURE, VERIFIED_ROWS, Work, our_work
 from .peers import Job, Peer
 from .verify import NotVerified, check_close, check_distribution, check_drawn, check_weights
 
@@ -21,8 +21,6 @@ OURS = "warpdraw"
 # Paths that can be forced, by the type of device; the CPU's are there to try the code.
 FORCED = {"cuda": ("cuda_cluster", "cuda_split", "triton"), "cpu": ("portable",)}
 TORCH_SOFTMAX, READ = "torch.softmax", "one read (amax)"
-TEMPERATURE = 0.7  # of softmax
-VERIFIED_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -52,95 +50,25 @@ def forced_paths(device: torch.device) -> tuple[str, ...]:
 
 
 def ours(point: Point, pool: Pool, inputs: Sequence[slice], path: str | None = None) -> Bound:
-    """Our op with outputs made before; `path` forces a backend by its name."""
-    name = OURS if path is None else f"{OURS}, {path}"
-    if point.job == SOFTMAX:
-        return _our_softmax(name, point, pool, inputs, path)
-    given = [arguments(point, pool, rows) for rows in inputs]
-    made = ops.sample(pool.first(1), **rows_of_arguments(given[0], [0]))._asdict()
-    results = [outputs(made, point.batch, pool.rows.device) for _ in inputs]
+    """Our op; `path` forces a backend by its name."""
+    return bound_by(path, OURS, our_work(point, pool, inputs))
+
+
+def bound_by(path: str | None, name: str, work: Work) -> Bound:
+    """Work that was made ready, to be run as it comes or on a backend."""
+    name = name if path is None else f"{name}, {path}"
 
     def call(number: int) -> Any:
         with using(path):
-            return ops.sample(pool.rows[inputs[number]], **given[number] | results[number])
-
-    def want(number: int, some: list[int]) -> Any:
-        return ops.sample(pool.rows[inputs[number]][some].cpu(), **rows_of_arguments(given[number], some))
-
-    return written(name, path, call, results, want)
-
-
-def written(
-    name: str,
-    path: str | None,
-    call: Callable[[int], Any],
-    results: Sequence[dict[str, Tensor]],
-    want: Callable[[int, list[int]], Any],
-) -> Bound:
-    """Our op, which writes into `results`; `want` is what the CPU backend gives for some rows of an input."""
-    ends = sorted({0, len(results) - 1})
-    batch = len(next(iter(results[0].values())))
-
-    def poison() -> None:
-        for number in ends:
-            for tensor in results[number].values():
-                tensor.fill_(0 if tensor.dtype == torch.bool else 97)
-
-    def compare() -> None:
-        some = sorted({*range(min(VERIFIED_ROWS, batch)), batch - 1})
-        for number in ends:
-            for field, expected in want(number, some)._asdict().items():
-                if expected is not None:
-                    _check_field(name, field, results[number][field][some].cpu(), expected)
+            return work.run(number)
 
     def check() -> None:
-        poison()
-        for number in ends:
-            _check_path(name, path, partial(call, number))
-        compare()
+        work.poison()
+        for number in work.ends:
+            check_path(name, path, partial(call, number))
+        work.compare(name)
 
-    return Bound(name, "parameters as tensors [B], outputs made before", call, check, poison, compare)
-
-
-def _check_field(name: str, field: str, got: Tensor, expected: Tensor) -> None:
-    if expected.dtype.is_floating_point:
-        check_close(name, f"the {field} of the CPU backend", got, expected)
-    elif not torch.equal(got, expected):
-        raise NotVerified(f"{name} does not give the {field} of the CPU backend")
-
-
-def outputs(made: dict[str, Tensor | None], batch: int, device: torch.device) -> dict[str, Tensor]:
-    """Tensors for the outputs of a batch, like those that were made for one row."""
-    return {
-        name: torch.empty(batch, *value.shape[1:], dtype=value.dtype, device=device)
-        for name, value in made.items()
-        if value is not None
-    }
-
-
-def _our_softmax(name: str, point: Point, pool: Pool, inputs: Sequence[slice], path: str | None) -> Bound:
-    out = torch.empty(len(inputs), point.batch, point.vocab, device=pool.rows.device)
-    temperature = torch.full((point.batch,), TEMPERATURE, device=pool.rows.device)
-
-    def call(number: int) -> Tensor:
-        with using(path):
-            written: Tensor = ops.softmax(pool.rows[inputs[number]], temperature, out=out[number])
-        return written
-
-    def compare() -> None:
-        rows = pool.first(min(VERIFIED_ROWS, point.batch))
-        want = ops.softmax(rows, temperature[: len(rows)].cpu())
-        check_close(name, "the probabilities of the CPU backend", out[0][: len(rows)].cpu(), want)
-
-    def poison() -> None:
-        out[0].fill_(97)
-
-    def check() -> None:
-        poison()
-        _check_path(name, path, partial(call, 0))
-        compare()
-
-    return Bound(name, "softmax(x / T) into a given buffer", call, check, poison, compare)
+    return Bound(name, work.counted, call, check, work.poison, partial(work.compare, name))
 
 
 def read(pool: Pool, inputs: Sequence[slice]) -> Bound:
@@ -199,8 +127,8 @@ def using(path: str | None) -> Iterator[None]:
             yield
 
 
-def _check_path(name: str, path: str | None, call: Callable[[], Any]) -> None:
-    """Where a path is forced, it and no other runs."""
+def check_path(name: str, path: str | None, call: Callable[[], Any]) -> None:
+    """Raise NotVerified unless a call runs by the path that is forced, and by no other."""
     before = launches()
     call()
     ran = {key for key, count in launches().items() if count != before.get(key, 0)}

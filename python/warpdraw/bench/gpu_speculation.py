@@ -12,8 +12,9 @@ from torch import Tensor
 from .. import ops
 from ..contract import TensorSpec
 from ..op import Op
-from .gpu_jobs import DRAFTS, SPECULATIVE, Point, Pool, rows_of_arguments
-from .gpu_methods import OURS, Bound, outputs, using, written
+from .gpu_jobs import DRAFTS, SPECULATIVE, Point, Pool
+from .gpu_methods import OURS, Bound, bound_by
+from .gpu_work import AS_TENSORS, work_on
 from .peers import Job, Speculator
 from .speculation_cases import Drafted, arguments, drafted
 from .speculation_checks import check_law_of_rejection, check_verdicts
@@ -47,7 +48,7 @@ def our_verification(point: Point, pool: Pool, inputs: Sequence[slice], path: st
     for each in given:
         tensors = {"draft_tokens": each.drafts(rule), "target_logits": each.target}
         named.append(_as_tensors(ops.verify, tensors | arguments(rule, job, each)) | {"method": rule})
-    return _ours(ops.verify, OURS if path is None else f"{OURS}, {path}", path, named)
+    return bound_by(path, OURS, work_on(ops.verify, named, AS_TENSORS))
 
 
 def plain_draws(point: Point, pool: Pool, inputs: Sequence[slice]) -> Bound:
@@ -57,19 +58,7 @@ def plain_draws(point: Point, pool: Pool, inputs: Sequence[slice]) -> Bound:
     for each in given:
         rows = arguments("coupled", job, each) | each.of_rows()
         named.append(_as_tensors(ops.sample, {"logits": each.target.flatten(0, 1)} | rows))
-    return _ours(ops.sample, PLAIN_DRAWS, None, named)
-
-
-def _ours(op: Op, name: str, path: str | None, given: list[dict[str, Any]]) -> Bound:
-    first = next(value for value in given[0].values() if isinstance(value, Tensor))
-    made = op(**rows_of_arguments(given[0], [0]))._asdict()
-    results = [outputs(made, len(first), first.device) for _ in given]
-
-    def call(number: int) -> Any:
-        with using(path):
-            return op(**given[number] | results[number])
-
-    return written(name, path, call, results, lambda number, some: op(**rows_of_arguments(given[number], some)))
+    return bound_by(None, PLAIN_DRAWS, work_on(ops.sample, named, AS_TENSORS))
 
 
 def _as_tensors(op: Op, given: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ..environment import environment
@@ -16,7 +17,7 @@ def described(benchmark: str, cold_bytes: int = COLD_BYTES, **more: Any) -> dict
     return {
         "benchmark": benchmark,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["warpdraw", *sys.argv[1:]]),
+        "command": command(sys.argv[1:]),
         "environment": environment(),
         "method": {
             "timing": "wall time, methods called in turn in one process",
@@ -26,3 +27,9 @@ def described(benchmark: str, cold_bytes: int = COLD_BYTES, **more: Any) -> dict
         },
         **more,
     }
+
+
+def command(arguments: list[str]) -> str:
+    """What was typed; of an absolute path the name alone, because the folders of one machine say nothing on another."""
+    words = (Path(word).name if Path(word).is_absolute() else word for word in arguments)
+    return shlex.join(["warpdraw", *words])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -11,13 +10,15 @@ import typer
 
 from ..bench import gpu as bench_gpu
 from ..bench.cpu import Options, run
+from ..bench.gpu_jobs import COMBINED
 from ..bench.gpu_methods import OURS as OURS_ON_GPU
+from ..bench.gpu_picture import gpu_picture
 from ..bench.grid import SWEEP
 from ..bench.peers import Job
 from ..bench.picture import picture
 from ..bench.sample import DTYPES, SHAPES, Case, NotVerified, measure, report
 from ..generation.params import SamplingParams
-from . import bench_generate, bench_verify
+from . import bench_compare, bench_decode, bench_generate, bench_predict, bench_show, bench_tune, bench_verify
 from .bench_output import (
     JsonPath,
     PicturePath,
@@ -31,14 +32,20 @@ from .bench_output import (
     print_sample,
     show,
     write_json,
+    write_picture,
 )
 from .device import device as device_of
-from .terminal import TASK, error_line, progress, stderr
+from .terminal import TASK, error_line, progress
 from .values import count, integer, number
 
 app = typer.Typer(help="Measure: verified first, then timed in turn in one process.", no_args_is_help=True)
 app.command("verify", epilog=bench_verify.EXAMPLES)(bench_verify.verify)
 app.command("generate", epilog=bench_generate.EXAMPLES)(bench_generate.generate)
+app.command("show", epilog=bench_show.EXAMPLES)(bench_show.show)
+app.command("compare", epilog=bench_compare.EXAMPLES)(bench_compare.compare)
+app.command("tune", epilog=bench_tune.EXAMPLES)(bench_tune.tune)
+app.command("decode", epilog=bench_decode.EXAMPLES)(bench_decode.decode)
+app.command("predict", epilog=bench_predict.EXAMPLES)(bench_predict.predict)
 
 SAMPLE_EXAMPLES = """Examples:
 
@@ -56,7 +63,7 @@ warpdraw bench cpu --only "top-p 0.9" --no-compile"""
 
 GPU_EXAMPLES = """Examples:
 
-warpdraw bench gpu --json gpu.json
+warpdraw bench gpu --json gpu.json --picture gpu.svg
 
 warpdraw bench gpu --only greedy --seconds 20
 
@@ -147,8 +154,7 @@ def cpu(
             error_line(str(error))
             return 1
     if picture_path is not None:
-        Path(picture_path).write_text(picture(result), encoding="utf-8")
-        stderr().print(f"wrote {picture_path}")
+        write_picture(picture_path, picture(result))
     if not write_json(json_path, result):
         print_goals(result)
     return 0
@@ -166,6 +172,7 @@ def gpu(
         float, typer.Option(help="Time for the grid; what is left then is dropped.", parser=number)
     ] = 240,
     json_path: JsonPath = None,
+    picture_path: PicturePath = None,
 ) -> int:
     """Measure a GPU's backend: each job beside its target, its peers and the time that a copy takes for its bytes.
 
@@ -178,12 +185,17 @@ def gpu(
     if device_of(device).type == "cpu" and not quick:
         raise ValueError("device: expected a GPU, or cpu with --quick; warpdraw bench cpu measures a CPU")
     check_place("json", json_path)
+    check_picture(picture_path)
+    if picture_path is not None and only not in COMBINED:
+        raise ValueError(f"picture: expected no --only, or a part of {COMBINED!r}, got --only {only!r}")
     saver = Saver(json_path)
     with progress(1.0, "measuring") as bar:
         options = bench_gpu.Options(device, quick, not no_compile, only, seconds)
         result = bench_gpu.run(options, partial(show, bar), saver)
     if not write_json(json_path, result):
         print_gpu(result)
+    if picture_path is not None:  # last, because what it shows may not have been measured
+        write_picture(picture_path, gpu_picture(result))
     ours = [failed for failed in result["failed"] if failed["method"].startswith(OURS_ON_GPU)]
     for failed in ours:
         error_line(f"{failed['method']}, {place(failed)}: {failed['reason']}")

@@ -59,11 +59,12 @@ def generate(
             error_line(str(error))
             return 1
     if not write_json(json_path, result):
-        _print(result)
+        print_generate(result)
     return 0
 
 
-def _print(result: dict[str, Any]) -> None:
+def print_generate(result: dict[str, Any]) -> None:
+    """The tables of `bench generate`."""
     console = print_begin(result, f"{result['environment']['cpu']}, {result['environment']['threads']} thread(s)")
     figures = result["figures"]
     for job in dict.fromkeys(each["job"] for each in figures):

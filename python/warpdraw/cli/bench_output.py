@@ -19,6 +19,8 @@ from ..bench.sample import OURS
 from .terminal import TASK, json_text, stderr, stdout
 
 WIDTH_OF_FILES = 110
+# Predictions that are off by more than this, either way, are named.
+SURPRISE = 1.3
 # A run that ends early leaves what it had: the file is written again after so many seconds.
 SAVE_SECONDS = 10.0
 
@@ -36,7 +38,7 @@ class Saver:
 
     def __call__(self, document: dict[str, Any]) -> None:
         if self._path not in (None, "-") and perf_counter() - self._saved > SAVE_SECONDS:
-            Path(self._path).write_text(json_text(document, indent=2) + "\n", encoding="utf-8")
+            _write(self._path, document)
             self._saved = perf_counter()
 
 
@@ -63,9 +65,26 @@ def write_json(path: str | None, result: dict[str, Any]) -> bool:
     if path == "-":
         print(json_text(result, indent=2))
     elif path is not None:
-        Path(path).write_text(json_text(result, indent=2) + "\n", encoding="utf-8")
+        _write(path, result)
         stderr().print(f"wrote {path}")
     return path == "-"
+
+
+def _write(path: str, document: dict[str, Any]) -> None:
+    """All or nothing: a run that is stopped while it writes leaves what it had written before."""
+    target, text = Path(path).resolve(), json_text(document, indent=2) + "\n"
+    if target.exists() and not target.is_file():  # a device or a pipe
+        target.write_text(text, encoding="utf-8")
+        return
+    written = target.with_name(f"{target.name}.part")
+    written.write_text(text, encoding="utf-8")
+    written.replace(target)
+
+
+def write_picture(path: str, drawn: str) -> None:
+    """Write a picture."""
+    Path(path).write_text(drawn, encoding="utf-8")
+    stderr().print(f"wrote {path}")
 
 
 def advance(bar: Progress, finished: int, part: float) -> None:
@@ -124,14 +143,34 @@ def print_gpu(result: dict[str, Any]) -> None:
     console = print_begin(result, device.get("name", device["type"]))
     # The rest is in the JSON.
     print_tables(console, [goal for goal in result["goals"] if goal["target"] is not None])
-    if "copy_bandwidth" in result:
-        copied = result["copy_bandwidth"]
-        console.print(f"a copy moves {copied['median']:,.0f} {copied['unit']} (p10 {copied['p10']:,.0f})")
+    print_copy(console, result)
     print_end(console, result)
+    print_surprises(console, result["results"])
     for failed in result["failed"]:
         console.print(f"failed: {failed['method']}, {place(failed)}: {failed['reason']}", style="red")
     if result["dropped"]:
         console.print(f"{len(result['dropped'])} places dropped: {result['dropped'][0]['reason']}")
+
+
+def print_copy(console: Console, result: dict[str, Any]) -> None:
+    """The bandwidth of a copy, if it was measured."""
+    if "copy_bandwidth" in result:
+        copied = result["copy_bandwidth"]
+        console.print(f"a copy moves {copied['median']:,.0f} {copied['unit']} (p10 {copied['p10']:,.0f})")
+
+
+def print_surprises(console: Console, records: list[dict[str, Any]]) -> None:
+    """Where a measurement is far from its prediction, the worst first."""
+    known = [record for record in records if record["measured_over_predicted"] is not None]
+    off = {id(record): max(ratio := record["measured_over_predicted"], 1 / ratio) for record in known}
+    far = sorted((record for record in known if off[id(record)] > SURPRISE), key=lambda record: -off[id(record)])
+    if known:
+        console.print(f"{len(far)} of {len(known)} predictions are off by more than {SURPRISE}x (docs/predictions.md)")
+    for record in far:
+        console.print(
+            f"{record['measured_over_predicted']:.2f}x the prediction: {record['method']}, {place(record)}: "
+            f"{figure(record['median_us'])} us, predicted {figure(record['predicted_us'])} us"
+        )
 
 
 def place(record: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -29,8 +28,9 @@ from .bench_output import (
     print_tables,
     show,
     write_json,
+    write_picture,
 )
-from .terminal import error_line, progress, stderr
+from .terminal import error_line, progress
 from .values import count, integer, number
 
 EXAMPLES = """Examples:
@@ -115,15 +115,20 @@ def verify(
             error_line(str(error))
             return 1
     if picture_path is not None:
-        axis = Axis("drafts", PICTURE, "number of drafts", f"vocabulary {result['options']['vocab']}, {dtype}")
-        Path(picture_path).write_text(picture(result, axis), encoding="utf-8")
-        stderr().print(f"wrote {picture_path}")
+        write_picture(picture_path, verify_picture(result))
     if not write_json(json_path, result):
-        _print(result)
+        print_verify(result)
     return 0
 
 
-def _print(result: dict[str, Any]) -> None:
+def verify_picture(result: dict[str, Any]) -> str:
+    """Time against the number of drafts."""
+    sizes = f"vocabulary {result['options']['vocab']}, {result['options']['dtype']}"
+    return picture(result, Axis("drafts", PICTURE, "number of drafts", sizes))
+
+
+def print_verify(result: dict[str, Any]) -> None:
+    """The tables of `bench verify`."""
     console = print_begin(result, result["environment"]["cpu"])
     timed = [record for record in result["results"] if not record["series"]]
     for key in dict.fromkeys((r["job"], r["batch"], r["cache"]) for r in timed):

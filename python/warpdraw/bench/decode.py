@@ -1,0 +1,107 @@
+"""Runs `warpdraw bench decode`: sampling's share of decode steps of models with random weights, within its time."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from ..backends import backend_for
+from .decode_shapes import CONTEXT, QUICK_CONTEXT, QUICK_SHAPES, SHAPES, filled_cache, random_model
+from .decode_steps import Steps
+from .gpu_clock import clock_of
+from .gpu_run import Save, Tell, device_record, on
+from .peers import COMPILED, COMPILED_EAGER, EAGER, GPU_LOADERS, IDIOM, load_peers
+from .records import described
+
+BATCHES, QUICK_BATCHES = (1, 32, 128), (1, 3)
+PLACE_SECONDS = 1.5
+METHOD = {
+    "model": "plain PyTorch in bf16 with random weights, one read of a context of `context` places in each step; the "
+    "keys and values of the rows are copied before attention, which an engine with paged attention does not do, so "
+    "that the share of sampling is larger there",
+    "step": "the forward and the sampler in one CUDA graph, the drawn token written, the same input tokens each step, "
+    "so that all methods have the same logits; our position advances in the graph. A sampler that waits for the "
+    "device is called after a graph of the model, with events around both. On the CPU wall time",
+    "share": "(the step minus the model alone) over the step, medians of one run, never below 0",
+    "sampler": "the sampler alone on the step's logits, timed apart, hot",
+    "verified": "ours: tokens of the step equal the CPU backend's on its logits; peers: weights and draws against the "
+    "float64 reference",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a run: `only` picks the models with that text in their name."""
+
+    device: str = "cuda"
+    quick: bool = False
+    compile: bool = True
+    only: str = ""
+    seconds: float = 240.0
+
+
+def run(options: Options, tell: Tell = lambda what, part: None, save: Save = lambda document: None) -> dict[str, Any]:
+    """Measure: a document of plain data; ValueError for an `only` that names no model."""
+    device = torch.device(options.device)
+    with on(device):
+        return _run(options, device, tell, save)
+
+
+def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict[str, Any]:
+    begun = perf_counter()
+    shapes = QUICK_SHAPES if options.quick else SHAPES
+    chosen = [name for name in shapes if options.only in name]
+    if not chosen:
+        raise ValueError(f"only: expected part of the name of a model ({'; '.join(shapes)}), got {options.only!r}")
+    batches = QUICK_BATCHES if options.quick else BATCHES
+    skipped = "--quick" if options.quick else "" if options.compile else "--no-compile"
+    wanted = {name: GPU_LOADERS[name] for name in (IDIOM, EAGER, COMPILED, COMPILED_EAGER)}
+    skip = dict.fromkeys((COMPILED, COMPILED_EAGER), f"skipped: {skipped}") if skipped else {}
+    peers, absent = load_peers(skip, wanted)
+    backend, clock = backend_for(device), clock_of(device)
+    places = QUICK_CONTEXT if options.quick else CONTEXT
+    document = described(
+        "decode",
+        method=METHOD,
+        options=asdict(options),
+        backend=f"{backend.name}: {backend.reason}",
+        device=device_record(device),
+        context=places,
+        shapes={name: asdict(shapes[name]) for name in chosen},
+        absent=absent,
+        steps=[],
+        failed=[],
+        dropped=[],
+    )
+    todo = [(name, batch) for name in chosen for batch in batches]
+    for name in chosen:
+        model = cache = None
+        for batch in batches:
+            if perf_counter() - begun > options.seconds:
+                document["dropped"].append({"model": name, "batch": batch, "reason": "the time of the run was up"})
+                continue
+            tell(f"{name}, {batch} rows", todo.index((name, batch)) / len(todo))
+
+            def fail(method: str, error: Exception, name: str = name, batch: int = batch) -> None:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+                document["failed"].append({"model": name, "batch": batch, "method": method, "reason": reason})
+
+            try:
+                model = model or random_model(shapes[name], device)
+                cache = cache or filled_cache(shapes[name], max(batches), places, device)
+                found = Steps(model, cache, batch, clock, peers).measure(0.0 if options.quick else PLACE_SECONDS, fail)
+            except Exception as error:
+                fail("warpdraw", error)
+            else:
+                document["steps"] += [{"model": name, "vocab": shapes[name].vocab_size, **record} for record in found]
+            document["seconds"] = perf_counter() - begun
+            save(document)
+        del model, cache
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return document

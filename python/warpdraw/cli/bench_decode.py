@@ -1,0 +1,72 @@
+"""`warpdraw bench decode`: sampling's share of decode steps of models with random weights."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from ..bench.decode import Options, run
+from ..bench.gpu_methods import OURS
+from .bench_output import JsonPath, Saver, check_place, figure, print_begin, show, write_json
+from .device import device as device_of
+from .terminal import error_line, progress
+from .values import number
+
+EXAMPLES = """Examples:
+
+warpdraw bench decode --json decode.json
+
+warpdraw bench decode --only 8B
+
+warpdraw bench decode --device cpu --quick"""
+
+
+def decode(
+    device: Annotated[str, typer.Option(help="cuda, cuda:1 and so on; cpu tries the code, with --quick.")] = "cuda",
+    only: Annotated[str, typer.Option(metavar="TEXT", help="Only models with this text in their name.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny models: try everything, measure nothing.")] = False,
+    no_compile: Annotated[bool, typer.Option("--no-compile", help="Leave torch.compile out.")] = False,
+    seconds: Annotated[float, typer.Option(help="Time; what is left then is dropped.", parser=number)] = 240,
+    json_path: JsonPath = None,
+) -> int:
+    """Time decode steps of 0.5B, 8B and 1.5B models with random weights: the model alone, and with each sampler."""
+    if not seconds >= 0:
+        raise ValueError(f"seconds: expected at least 0, got {seconds}")
+    if device_of(device).type == "cpu" and not quick:
+        raise ValueError("device: expected a GPU, or cpu with --quick")
+    check_place("json", json_path)
+    with progress(1.0, "measuring") as bar:
+        result = run(Options(device, quick, not no_compile, only, seconds), partial(show, bar), Saver(json_path))
+    if not write_json(json_path, result):
+        print_decode(result)
+    for failed in result["failed"]:
+        if failed["method"] == OURS:
+            error_line(f"{failed['method']}, {failed['model']}, {failed['batch']} rows: {failed['reason']}")
+    return 1 if any(failed["method"] == OURS for failed in result["failed"]) else 0
+
+
+def print_decode(result: dict[str, Any]) -> None:
+    gpu = result["environment"]["gpu"]
+    console = print_begin(result, gpu.get("name", result["environment"]["cpu"]))
+    for model, batch in dict.fromkeys((record["model"], record["batch"]) for record in result["steps"]):
+        table = Table(box=SIMPLE_HEAD, title=f"{model}, {batch} rows", title_justify="left")
+        table.add_column("step", no_wrap=True)
+        for heading in ("us", "sampling", "tokens/s", "sampler alone us"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for record in result["steps"]:
+            if (record["model"], record["batch"]) == (model, batch):
+                alone = "" if record["sampler"] is None else figure(record["sampler"]["median_us"])
+                share = "" if record["sampler"] is None else f"{record['share']:.1%}"
+                table.add_row(
+                    record["method"], figure(record["median_us"]), share, figure(record["tokens_per_second"]), alone
+                )
+        console.print(table)
+    for failed in result["failed"]:
+        reason = f"{failed['method']}, {failed['model']}, {failed['batch']} rows: {failed['reason']}"
+        console.print(f"failed: {reason}", style="red")
+    if result["dropped"]:
+        console.print(f"{len(result['dropped'])} places dropped: {result['dropped'][0]['reason']}")
