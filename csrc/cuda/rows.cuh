@@ -40,7 +40,10 @@ template <typename T, typename Work> WD_DEVICE void cluster_row(const RowsParams
   read_row(row, visit.memory, resident, &ring);
   ask_ahead(p, next, visit.team.rank, ring);
   // Where no list has to be looked through, the row is on its way before its parameters are.
-  if (kShape.until == Until::read || (!Work::kAll && !visit.is_valid())) return p.work.reject(visit.team, visit.b);
+  if (kShape.until == Until::read || (!Work::kAll && !visit.is_valid())) {
+    sync();  // the next row's maxima come after the last of this one
+    return p.work.reject(visit.team, visit.b);
+  }
   auto draft =
       visit.draft(first, p.each, reinterpret_cast<float*>(shared_memory() + kScratchBytes + maxima_bytes(tiles_of(p.vocab))));
   visit.read(draft);
