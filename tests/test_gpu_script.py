@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+import warpdraw
 from warpdraw.bench.gpu import title
 from warpdraw.bench.gpu_targets import tables
 from warpdraw.op import OPS
 
 ROOT = Path(__file__).parent.parent
 SCRIPT, PLACES = ROOT / "benchmarks" / "gpu.sh", ROOT / "benchmarks" / "profile_kernels.py"
+# Where Python finds the package that is tested, installed or not.
+SEARCH = os.pathsep.join(filter(None, (str(Path(warpdraw.__file__).parent.parent), os.environ.get("PYTHONPATH"))))
 # What extras install, and peers: a machine with a GPU need not have them.
 OPTIONAL = ("llguidance", "matplotlib", "xdist", "llama_cpp", "flashinfer", "sonic_sampler")
 
@@ -31,8 +34,7 @@ def profile():
 
 def gpu_sh(tmp_path, *stages, **variables):
     out = tmp_path / "out"
-    search = os.pathsep.join(filter(None, (str(ROOT / "python"), os.environ.get("PYTHONPATH"))))
-    variables = os.environ | {"OUT": str(out), "PYTHON": sys.executable, "PYTHONPATH": search} | variables
+    variables = os.environ | {"OUT": str(out), "PYTHON": sys.executable, "PYTHONPATH": SEARCH} | variables
     done = subprocess.run(["bash", SCRIPT, *stages], capture_output=True, text=True, check=False, env=variables)
     return done, sorted(path.name for path in out.iterdir())
 
@@ -42,7 +44,7 @@ def test_the_tests_for_a_gpu_are_collected_where_no_extra_is_installed(tmp_path)
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\nfor name in {OPTIONAL}:\n    sys.modules[name] = None  # importing it fails\n"
     )
-    search = os.pathsep.join((str(tmp_path), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")))
+    search = os.pathsep.join((str(tmp_path), SEARCH))
     more = {"GPU_TEST_ARGS": "--collect-only", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done, files = gpu_sh(tmp_path, "test", PYTHONPATH=search, **more)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -80,13 +82,12 @@ def test_a_stage_that_is_out_of_time_says_so(tmp_path):
 
 
 def test_the_calls_that_a_profiler_watches_run_on_the_cpu():
-    search = os.pathsep.join(filter(None, (str(ROOT / "python"), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, PLACES, "run", "--device", "cpu"],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": search},
+        env=os.environ | {"PYTHONPATH": SEARCH},
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
