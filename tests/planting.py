@@ -396,7 +396,8 @@ def server() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "warpdraw", "planting"])
     paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths)):  # where the server looks for modules
+    # Where the server looks for modules; and on one thread, because what it forks has none of its other threads.
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths), OMP_NUM_THREADS="1"):
         forkserver.ensure_running()
     return context
 
