@@ -1,4 +1,4 @@
-"""Runs `warpdraw bench decode`: sampling's share of decode steps of models with random weights, within its time."""
+"""Runs `warpdraw bench decode`: decode steps and rounds of speculation of models with random weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,25 @@ from typing import Any
 import torch
 
 from ..backends import backend_for
-from .decode_shapes import CONTEXT, QUICK_CONTEXT, QUICK_SHAPES, SHAPES, filled_cache, random_model
+from ..model.cache import KVCache
+from ..model.config import ModelConfig
+from ..model.transformer import Transformer
+from .decode_rounds import Rounds
+from .decode_shapes import (
+    CONTEXT,
+    DRAFTERS,
+    QUICK_CONTEXT,
+    QUICK_DRAFTERS,
+    QUICK_SHAPES,
+    SHAPES,
+    filled_cache,
+    random_model,
+)
 from .decode_steps import Steps
 from .gpu_clock import clock_of
+from .gpu_jobs import DRAFTS
 from .gpu_run import Save, Tell, device_record, on
-from .peers import COMPILED, COMPILED_EAGER, EAGER, GPU_LOADERS, IDIOM, load_peers
+from .peers import COMPILED, COMPILED_EAGER, EAGER, GPU_LOADERS, IDIOM, SPECULATORS, USUAL, load_peers
 from .records import described
 
 BATCHES, QUICK_BATCHES = (1, 32, 128), (1, 3)
@@ -28,8 +42,14 @@ METHOD = {
     "device is called after a graph of the model, with events around both. On the CPU wall time",
     "share": "(the step minus the model alone) over the step, medians of one run, never below 0",
     "sampler": "the sampler alone on the step's logits, timed apart, hot",
+    "round": f"{DRAFTS} steps of a smaller model, each with a draw, the target's rows of all places in one forward, "
+    "and their verification, in one CUDA graph. Which drafts are verified is chosen, so that of each request as many "
+    "are accepted as if each were with probability `rate`, and for rejection their rows are the target's with noise; "
+    "`tokens` is the mean of that law, `speedup` these tokens over the round's time, against steps of the target with "
+    "our sampler. After a round whose drafts are all accepted an engine gives the draft model one token more, which "
+    "is not in it",
     "verified": "ours: tokens of the step equal the CPU backend's on its logits; peers: weights and draws against the "
-    "float64 reference",
+    "float64 reference; of rounds: as many drafts accepted as were chosen to be, ours the CPU backend's tokens",
 }
 
 
@@ -57,6 +77,7 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
     chosen = [name for name in shapes if options.only in name]
     if not chosen:
         raise ValueError(f"only: expected part of the name of a model ({'; '.join(shapes)}), got {options.only!r}")
+    drafters = QUICK_DRAFTERS if options.quick else DRAFTERS
     batches = QUICK_BATCHES if options.quick else BATCHES
     skipped = "--quick" if options.quick else "" if options.compile else "--no-compile"
     wanted = {name: GPU_LOADERS[name] for name in (IDIOM, EAGER, COMPILED, COMPILED_EAGER)}
@@ -73,13 +94,19 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
         context=places,
         shapes={name: asdict(shapes[name]) for name in chosen},
         absent=absent,
+        drafters={
+            name: {"drafter": drafters[name][0], **asdict(drafters[name][1])} for name in chosen if name in drafters
+        },
         steps=[],
+        rounds=[],
         failed=[],
         dropped=[],
     )
+    speculators = {name: SPECULATORS[name]() for name in (USUAL, EAGER)}
+    seconds = 0.0 if options.quick else PLACE_SECONDS
     todo = [(name, batch) for name in chosen for batch in batches]
     for name in chosen:
-        model = cache = None
+        model = drafter = None
         for batch in batches:
             if perf_counter() - begun > options.seconds:
                 document["dropped"].append({"model": name, "batch": batch, "reason": "the time of the run was up"})
@@ -91,17 +118,23 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
                 document["failed"].append({"model": name, "batch": batch, "method": method, "reason": reason})
 
             try:
-                model = model or random_model(shapes[name], device)
-                cache = cache or filled_cache(shapes[name], max(batches), places, device)
-                found = Steps(model, cache, batch, clock, peers).measure(0.0 if options.quick else PLACE_SECONDS, fail)
+                model = model or _with_cache(shapes[name], max(batches), places, device)
+                found = Steps(*model, batch, clock, peers).measure(seconds, fail)
+                document["steps"] += [{"model": name, "vocab": shapes[name].vocab_size, **record} for record in found]
+                if name in drafters:
+                    drafter = drafter or _with_cache(drafters[name][1], max(batches), places, device)
+                    found = Rounds(model, drafter, batch, clock, speculators).measure(seconds, fail)
+                    document["rounds"] += [{"model": name, "drafter": drafters[name][0], **record} for record in found]
             except Exception as error:
                 fail("warpdraw", error)
-            else:
-                document["steps"] += [{"model": name, "vocab": shapes[name].vocab_size, **record} for record in found]
             document["seconds"] = perf_counter() - begun
             save(document)
-        del model, cache
+        del model, drafter
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return document
+
+
+def _with_cache(config: ModelConfig, slots: int, places: int, device: torch.device) -> tuple[Transformer, KVCache]:
+    return random_model(config, device), filled_cache(config, slots, places, device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from ..model.cache import KVCache
@@ -22,6 +24,12 @@ QUICK_SHAPES = {
     name: ModelConfig(vocab, 64, 2, 4, 128, 256, kv_heads=2, tied=config.tied, qkv_bias=config.qkv_bias)
     for (name, config), vocab in zip(SHAPES.items(), (1000, 900, 1100), strict=True)
 }
+# Who drafts for whom.
+DRAFTERS: dict[str, tuple[str, ModelConfig]] = {
+    "8B": ("1B", ModelConfig(128256, 2048, 16, 32, 8192, 2048, kv_heads=8, rope_theta=5e5, tied=True)),
+    "1.5B": ("0.5B", SHAPES["0.5B"]),
+}
+QUICK_DRAFTERS = {name: (drafter, replace(QUICK_SHAPES[name], layers=1)) for name, (drafter, _) in DRAFTERS.items()}
 
 
 def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Transformer:

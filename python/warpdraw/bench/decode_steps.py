@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ MODEL = "the model alone"
 STEPS_VERIFIED = 3
 
 Draw = Callable[[Tensor], Any]
+Made = TypeVar("Made")
 
 
 class Steps:
@@ -38,11 +39,10 @@ class Steps:
         self._arguments: dict[str, Any] = {**parameters(COMBINED, batch, device), "order": "hf"}
         self._position = self._arguments["position"] = self._arguments["position"].clone()
         self.drawn = torch.zeros(batch, dtype=torch.int64, device=device)
-        self.logits = self._forward()
 
     def _forward(self) -> Tensor:
-        self.logits = self._model.decode(self._tokens, self._cache, self._slots, self._positions, self._cache.capacity)
-        return self.logits
+        places = self._cache.capacity
+        return self._model.decode(self._tokens, self._cache, self._slots, self._positions, places)[:, 0]
 
     def draws(self) -> dict[str, Draw]:
         """What follows the model in each method; it writes to `drawn`."""
@@ -60,25 +60,15 @@ class Steps:
 
     def measure(self, seconds: float, fail: Callable[[str, Exception], None]) -> list[dict[str, Any]]:
         """A record for each method that is verified; `fail` is told of the others."""
-        if not bool(self.logits.isfinite().all()):
-            raise NotVerified("the logits of the model are not finite")
         steps: dict[str, Run] = {MODEL: self._clock.bind(lambda _: self._forward(), 1)}
         alone: dict[str, Run] = {}
-
-        def forward() -> None:
-            self._forward()
-
-        replay = captured(forward) if self._clock.device.type == "cuda" else forward
-        graphed = self.logits  # what the replayed graph writes
-        logits = self._forward().clone()
+        logits = self._forward()
+        check_finite(logits)
         for name, draw in self.draws().items():
             try:
                 self._check(name, draw, logits)
-                alone[name] = self._clock.bind(_calling(draw, lambda: logits), 1)
-                if alone[name].way == EVENTS:  # as engines do it: a graph of the model, then the sampler
-                    steps[name] = self._clock.bind(_calling(draw, lambda: graphed, replay), 1)
-                else:
-                    steps[name] = self._clock.bind(_calling(draw, self._forward), 1)
+                alone[name] = self._clock.bind(lambda _, draw=draw: draw(logits), 1)  # type: ignore[misc]
+                steps[name] = bind_after(self._clock, self._forward, draw)
                 self._check_step(name, steps[name], logits)
             except Exception as error:  # whatever other people's code raises
                 fail(name, error)
@@ -132,13 +122,25 @@ class Steps:
         return tokens
 
 
-def _calling(
-    draw: Draw, logits: Callable[[], Tensor], before: Callable[[], None] = lambda: None
-) -> Callable[[int], Any]:
-    """A sampler on logits that are made, or found, for each call."""
+def check_finite(logits: Tensor) -> None:
+    """Random weights have not gone astray."""
+    if not bool(logits.isfinite().all()):
+        raise NotVerified("the logits of the model are not finite")
+
+
+def bind_after(clock: Clock, forward: Callable[[], Made], then: Callable[[Made], Any]) -> Run:
+    """Make a step ready: a model, and what follows on what it makes.
+
+    If that waits for the device it comes after a graph of the model, as engines do it.
+    """
+    run = clock.bind(lambda _: then(forward()), 1)
+    if run.way != EVENTS:
+        return run
+    made: list[Made] = []  # what the replayed graph writes
+    replay = captured(lambda: made.append(forward()))
 
     def call(number: int) -> Any:
-        before()
-        return draw(logits())
+        replay()
+        return then(made[0])
 
-    return call
+    return clock.bind(call, 1)

@@ -1,4 +1,4 @@
-"""`warpdraw bench decode`: sampling's share of decode steps of models with random weights."""
+"""`warpdraw bench decode`: decode steps and rounds of speculation of models with random weights."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from ..bench.decode import Options, run
+from ..bench.gpu_jobs import DRAFTS
 from ..bench.gpu_methods import OURS
 from .bench_output import JsonPath, Saver, check_place, figure, print_begin, show, write_json
 from .device import device as device_of
@@ -33,7 +35,10 @@ def decode(
     seconds: Annotated[float, typer.Option(help="Time; what is left then is dropped.", parser=number)] = 240,
     json_path: JsonPath = None,
 ) -> int:
-    """Time decode steps of 0.5B, 8B and 1.5B models with random weights: the model alone, and with each sampler."""
+    """Time decode steps of 0.5B, 8B and 1.5B models with random weights: the model alone, and with each sampler.
+
+    And rounds of speculation of the 8B and the 1.5B model, with drafts that are made to be accepted at given rates.
+    """
     if not seconds >= 0:
         raise ValueError(f"seconds: expected at least 0, got {seconds}")
     if device_of(device).type == "cpu" and not quick:
@@ -44,9 +49,9 @@ def decode(
     if not write_json(json_path, result):
         print_decode(result)
     for failed in result["failed"]:
-        if failed["method"] == OURS:
+        if failed["method"].startswith(OURS):
             error_line(f"{failed['method']}, {failed['model']}, {failed['batch']} rows: {failed['reason']}")
-    return 1 if any(failed["method"] == OURS for failed in result["failed"]) else 0
+    return 1 if any(failed["method"].startswith(OURS) for failed in result["failed"]) else 0
 
 
 def print_decode(result: dict[str, Any]) -> None:
@@ -65,8 +70,27 @@ def print_decode(result: dict[str, Any]) -> None:
                     record["method"], figure(record["median_us"]), share, figure(record["tokens_per_second"]), alone
                 )
         console.print(table)
+    _print_rounds(console, result["rounds"])
     for failed in result["failed"]:
         reason = f"{failed['method']}, {failed['model']}, {failed['batch']} rows: {failed['reason']}"
         console.print(f"failed: {reason}", style="red")
     if result["dropped"]:
         console.print(f"{len(result['dropped'])} places dropped: {result['dropped'][0]['reason']}")
+
+
+def _print_rounds(console: Console, rounds: list[dict[str, Any]]) -> None:
+    """A table for each place: what a round takes, and how much faster it is than plain steps."""
+    for model, drafter, batch in dict.fromkeys((r["model"], r["drafter"], r["batch"]) for r in rounds):
+        title = f"{model} with drafts of {drafter}, {batch} rows: rounds with {DRAFTS} drafts"
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+        table.add_column("verified by")
+        for heading in ("accepted", "us", "verification", "tokens", "faster"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for record in rounds:
+            if (record["model"], record["batch"]) == (model, batch):
+                cells = [record["method"], "", figure(record["median_us"])]
+                if "rule" in record:
+                    cells = [f"{record['method']}, {record['rule']}", f"{record['rate']:.0%}", cells[2]]
+                    cells += [f"{record['share']:.1%}", f"{record['tokens']:.2f}", f"{record['speedup']:.2f}x"]
+                table.add_row(*cells)
+        console.print(table)

@@ -175,7 +175,8 @@ class _Graph:
         return self._logits[:count], self._result._make(each)
 
     def _step(self) -> None:
-        self._logits = self._model.decode(self._tokens, self._cache, self._slots, self._positions, self._places)
+        logits = self._model.decode(self._tokens, self._cache, self._slots, self._positions, self._places)
+        self._logits = logits[:, 0]
         history = self._history.inputs if self._history is not None else {}
         self._result = ops.sample(self._logits, **self._inputs, **history, **self._reports)
         self._position.add_(1)

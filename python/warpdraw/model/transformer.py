@@ -246,13 +246,13 @@ class Transformer(nn.Module):
         return logits
 
     def decode(self, tokens: Tensor, cache: KVCache, rows: Tensor, positions: Tensor, places: int) -> Tensor:
-        """Logits [B, V] after tokens [B, 1] at `positions` [B, 1] of slots `rows` [B]: a step that a graph can hold.
+        """Logits [B, T, V] after tokens [B, T] at `positions` [B, T] of slots `rows` [B]: a step that a graph can hold.
 
         All tensors are on the model's device. Attention looks at the first `places` places of each slot, those after
         the row's position masked. Nothing is checked, and `cache.lengths` is not moved.
         """
         with torch.no_grad():
-            return self._run(tokens, Step(rows, positions, places, cache, rowwise=False), last=True)[:, -1]
+            return self._run(tokens, Step(rows, positions, places, cache, rowwise=False), last=False)
 
     def read(self, ids: list[int], cache: KVCache, slot: int, part: int) -> Tensor:
         """Logits [1, 1, V] after a prompt that is read into a slot, `part` tokens at once."""
