@@ -344,7 +344,9 @@ ENDLESS = ["--seed", "1", "--max-tokens", "90000", "--ignore-eos"]
 
 def test_ctrl_c_in_a_pipe_keeps_what_came_and_ends(long_model):
     command = [sys.executable, "-m", "warpdraw", "chat", "--model", long_model, *ENDLESS]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    # Jobs in the background of a script ignore the signal, and so would what they start.
+    process = subprocess.Popen(command, **pipes, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         process.stdin.write(b"Hello\nNever read\n")
         process.stdin.close()

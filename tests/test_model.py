@@ -241,18 +241,19 @@ def test_capped_attention_of_many_rows_gives_the_bits_of_each(group: int, places
         assert torch.equal(capped_attention(query[one], key[one], value[one], mask[one], cap=2.0), together[one])
 
 
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("name", ["gemma", "olmo", "neox"])
-def test_a_decode_step_is_one_graph(name: str) -> None:
+def test_a_decode_step_is_one_graph(name: str, count: int) -> None:
     """What a CUDA graph holds: torch.compile finds no break in it, and it gives the logits of other steps."""
     model = build(name)
     caches = [KVCache(model.config, 3, 40) for _ in range(2)]
     for cache in caches:
         for slot, length in enumerate((20, 3, 11)):
             model(torch.arange(length)[None], cache, torch.tensor([slot]))
-    tokens, rows = torch.tensor([[5], [9], [2]]), torch.tensor([2, 0, 1])
-    positions = caches[0].lengths[rows][:, None]
+    tokens, rows = torch.tensor([[5, 1, 7], [9, 3, 3], [2, 8, 4]])[:, :count], torch.tensor([2, 0, 1])
+    positions = caches[0].lengths[rows][:, None] + torch.arange(count)
     step = torch.compile(model.decode, backend="eager", fullgraph=True)
-    assert relative(step(tokens, caches[0], rows, positions, 32), model(tokens, caches[1], rows)[:, 0]) < 2e-5
+    assert relative(step(tokens, caches[0], rows, positions, 32), model(tokens, caches[1], rows)) < 2e-5
 
 
 def test_only_the_last_logits() -> None:

@@ -106,10 +106,17 @@ class Attention(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Tensor:
         """query [B, T, H, D] at `positions` [B, T] over keys and values [B, S, H, D] at positions 0 .. S - 1."""
-        whole = query.shape[1] == key.shape[1] and self.window is None
-        mask = None if whole else _visible(positions, key.shape[1], self.window).unsqueeze(1)
         heads_first = (part.transpose(1, 2) for part in (query, key, value))
-        return self.mix(*heads_first, mask, is_causal=whole, enable_gqa=True, scale=self.scale).transpose(1, 2)
+        if query.shape[1] == key.shape[1] and self.window is None:
+            return self.mix(*heads_first, is_causal=True, enable_gqa=True, scale=self.scale).transpose(1, 2)
+        # With a mask no fused kernel of a GPU takes unequal numbers of heads: those that read the same keys and values
+        # stand side by side as one longer query.
+        query, key, value = heads_first
+        shared = self.heads // self.kv_heads
+        mask = _visible(positions, key.shape[2], self.window).repeat(1, shared, 1).unsqueeze(1)
+        side_by_side = query.reshape(len(query), self.kv_heads, -1, self.head_dim)
+        mixed = self.mix(side_by_side, key, value, mask, scale=self.scale)
+        return mixed.reshape(*query.shape[:3], -1).transpose(1, 2)
 
     def _attend_cache(self, query: Tensor, key: Tensor, value: Tensor, step: Step, cache: KVCache) -> Tensor:
         cache.append(self.layer, step.rows, step.positions, key, value)
