@@ -44,7 +44,7 @@ METHOD = {
     "sampler": "the sampler alone on the step's logits, timed apart, hot",
     "round": f"{DRAFTS} steps of a smaller model, each with a draw, the target's rows of all places in one forward, "
     "and their verification, in one CUDA graph. Which drafts are verified is chosen, so that of each request as many "
-    "are accepted as if each were with probability `rate`, and for rejection their rows are the target's with noise; "
+    "are accepted as if each were with probability `rate`, and for rejection their rows are the target's, flatter; "
     "`tokens` is the mean of that law, `speedup` these tokens over the round's time, against steps of the target with "
     "our sampler. After a round whose drafts are all accepted an engine gives the draft model one token more, which "
     "is not in it",

@@ -16,7 +16,6 @@ from .decode_steps import bind_after, check_finite
 from .gpu_clock import Clock, Run
 from .gpu_jobs import COMBINED, DRAFTS, ROWS_OF
 from .gpu_methods import OURS
-from .gpu_speculation import NOISE
 from .gpu_work import VERIFIED_ROWS
 from .peers import Speculator
 from .speculation_cases import POSITION, SEED, Drafted, arguments
@@ -28,6 +27,7 @@ RATES = (0.5, 0.7, 0.9)
 PLAIN_STEP, MODELS = f"{OURS}, a plain step", "the models alone"
 JOB = ROWS_OF[COMBINED][0]
 FILTERS = {**asdict(JOB), "order": "hf"}
+FLATTER = 0.7  # rows of drafts, times the target's
 
 
 def lengths_of(rate: float, batch: int, drafts: int) -> Tensor:
@@ -69,8 +69,8 @@ class Rounds:
     """K steps of a draft model, each with a draw, the target's rows of all places at once, and their verification.
 
     What the draft model draws is not what is verified: with random weights hardly a token would be accepted. Instead
-    the drafts are chosen, and for rejection their rows made from the target's. The noise does not move on, so that all
-    rounds are the same.
+    the drafts are chosen, and their rows made from the target's. The noise does not move on, so that all rounds are
+    the same.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class Rounds:
         device = clock.device
         (self._target, self._cache), (self._drafter, self._draft_cache) = target, drafter
         self._clock, self._peers, self.batch = clock, peers, batch
-        self._generator = torch.Generator(device).manual_seed(batch)
+        generator = torch.Generator(device).manual_seed(batch)
         size = (batch, DRAFTS + 1)
-        self._first = torch.randint(self._target.config.vocab_size, size, generator=self._generator, device=device)
+        self._first = torch.randint(self._target.config.vocab_size, size, generator=generator, device=device)
         self._slots = torch.arange(batch, device=device)
         self._places = self._cache.capacity
         self._positions = torch.arange(self._places - DRAFTS - 1, self._places, device=device).repeat(batch, 1)
@@ -111,27 +111,19 @@ class Rounds:
         return cast(Tensor, ops.sample(logits, **FILTERS, **self._noise[place], tokens=self._drawn).tokens)
 
     def choose(self, rule: str, lengths: Tensor) -> Chosen:
-        """Drafts of which so many are accepted by a rule.
+        """Drafts of which so many are accepted by a rule, whatever the noise of rejection.
 
-        By the coupled rule these are the target's own draws; by rejection the tokens with the largest p / q, which is
-        above 1. Those that are rejected have p = 0.
+        By the coupled rule these are the target's own draws. By rejection they are its best tokens: of flatter rows
+        the filters keep at least as much, so that q of these is at most p. Those that are rejected have p = 0.
         """
         tokens = self._first.clone()
-        rows = torch.zeros(0)
+        drafted = []
         for place in range(DRAFTS):
-            target = self._rows(tokens)
-            row = target[:, place]
-            if rule == "coupled":
-                right = self._draw(row, place)
-            else:
-                if not place:
-                    rows = torch.randn(target[:, 1:].shape, generator=self._generator, device=row.device)
-                    rows = rows.mul_(NOISE).to(row.dtype)
-                rows[:, place] += row
-                p, q = (ops.filter_probs(each, **FILTERS) for each in (row, rows[:, place]))
-                right = torch.where(q > 0, p / q, 0.0).argmax(-1)
+            row = self._rows(tokens)[:, place]
+            drafted.append(row * FLATTER)
+            right = self._draw(row, place) if rule == "coupled" else row.argmax(-1)
             tokens[:, place + 1] = torch.where(lengths > place, right, row.argmin(-1))
-        return Chosen(tokens, rows, lengths)
+        return Chosen(tokens, torch.stack(drafted, 1), lengths)
 
     def _given(self, chosen: Chosen, target: Tensor) -> Drafted:
         drafts = chosen.tokens[:, 1:]
