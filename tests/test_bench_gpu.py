@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import warpdraw
-from warpdraw.bench import gpu, gpu_measure, gpu_methods, gpu_work
+from warpdraw.bench import gpu, gpu_measure, gpu_methods, gpu_run, gpu_work
 from warpdraw.bench.gpu_clock import WALL, HostClock, clock_of
 from warpdraw.bench.gpu_grid import FLOOR, PLAIN, QUICK, Place, Sizes, goals_of, grid, methods_of
 from warpdraw.bench.gpu_jobs import (
@@ -240,7 +240,7 @@ def test_methods_take_turns():
 
 
 def options(**changes):
-    return gpu.Options(device="cpu", quick=True, **changes)
+    return gpu_run.Options(device="cpu", quick=True, **changes)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from warpdraw.bench import gpu, gpu_picture
+from warpdraw.bench import gpu, gpu_picture, gpu_run
 from warpdraw.bench.drawing import LEFT, TALL, TOP, Line, Panel, decades, linear, logarithmic, page
 from warpdraw.bench.gpu_clock import clock_of
 from warpdraw.bench.gpu_grid import BATCHES, COPY, FLOOR, VOCABULARIES, Place
@@ -107,7 +107,7 @@ def test_a_run_that_was_cut_off_is_shown(run, tmp_path):
         if not first:
             first.append(json.loads(json.dumps(document)))
 
-    gpu.run(gpu.Options(device="cpu", quick=True, only=COMBINED), save=save)
+    gpu.run(gpu_run.Options(device="cpu", quick=True, only=COMBINED), save=save)
     early = first[0]
     assert not early["host"]
     assert early["results"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import warpdraw
-from warpdraw.bench import draws, gpu, gpu_methods, speculation, speculation_methods
+from warpdraw.bench import draws, gpu, gpu_methods, gpu_run, speculation, speculation_methods
 from warpdraw.bench.gpu_grid import FLOOR, Place, Sizes, goals_of
 from warpdraw.bench.gpu_grid import grid as gpu_grid
 from warpdraw.bench.gpu_jobs import COUPLED, POINT_MASS, REJECTION, SPECULATIVE, Point, Pool
@@ -559,7 +559,7 @@ def test_a_speculator_is_verified(pool):
 
 
 def test_a_run_measures_verification():
-    document = gpu.run(gpu.Options(device="cpu", quick=True, only=REJECTION))
+    document = gpu.run(gpu_run.Options(device="cpu", quick=True, only=REJECTION))
     assert not document["failed"]
     assert {record["method"] for record in document["results"]} == {
         OURS,

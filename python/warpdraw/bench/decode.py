@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -27,7 +28,8 @@ from .decode_shapes import (
 from .decode_steps import Steps
 from .gpu_clock import clock_of
 from .gpu_jobs import DRAFTS
-from .gpu_run import Save, Tell, device_record, on
+from .gpu_methods import OURS
+from .gpu_run import DROPPED, Options, Save, Tell, device_record, failure, on
 from .peers import COMPILED, COMPILED_EAGER, EAGER, GPU_LOADERS, IDIOM, SPECULATORS, USUAL, load_peers
 from .records import described
 
@@ -53,17 +55,6 @@ METHOD = {
 }
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is asked of a run: `only` picks the models with that text in their name."""
-
-    device: str = "cuda"
-    quick: bool = False
-    compile: bool = True
-    only: str = ""
-    seconds: float = 240.0
-
-
 def run(options: Options, tell: Tell = lambda what, part: None, save: Save = lambda document: None) -> dict[str, Any]:
     """Measure: a document of plain data; ValueError for an `only` that names no model."""
     device = torch.device(options.device)
@@ -79,10 +70,8 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
         raise ValueError(f"only: expected part of the name of a model ({'; '.join(shapes)}), got {options.only!r}")
     drafters = QUICK_DRAFTERS if options.quick else DRAFTERS
     batches = QUICK_BATCHES if options.quick else BATCHES
-    skipped = "--quick" if options.quick else "" if options.compile else "--no-compile"
     wanted = {name: GPU_LOADERS[name] for name in (IDIOM, EAGER, COMPILED, COMPILED_EAGER)}
-    skip = dict.fromkeys((COMPILED, COMPILED_EAGER), f"skipped: {skipped}") if skipped else {}
-    peers, absent = load_peers(skip, wanted)
+    peers, absent = load_peers(options.skip, wanted)
     backend, clock = backend_for(device), clock_of(device)
     places = QUICK_CONTEXT if options.quick else CONTEXT
     document = described(
@@ -104,19 +93,15 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
     )
     speculators = {name: SPECULATORS[name]() for name in (USUAL, EAGER)}
     seconds = 0.0 if options.quick else PLACE_SECONDS
-    todo = [(name, batch) for name in chosen for batch in batches]
-    for name in chosen:
+    for done, name in enumerate(chosen):
         model = drafter = None
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            place = {"model": name, "batch": batch}
             if perf_counter() - begun > options.seconds:
-                document["dropped"].append({"model": name, "batch": batch, "reason": "the time of the run was up"})
+                document["dropped"].append(place | {"reason": DROPPED})
                 continue
-            tell(f"{name}, {batch} rows", todo.index((name, batch)) / len(todo))
-
-            def fail(method: str, error: Exception, name: str = name, batch: int = batch) -> None:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-                document["failed"].append({"model": name, "batch": batch, "method": method, "reason": reason})
-
+            tell(f"{name}, {batch} rows", (done + number / len(batches)) / len(chosen))
+            fail = partial(_fail, document["failed"], place)
             try:
                 model = model or _with_cache(shapes[name], max(batches), places, device)
                 found = Steps(*model, batch, clock, peers).measure(seconds, fail)
@@ -126,7 +111,7 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
                     found = Rounds(model, drafter, batch, clock, speculators).measure(seconds, fail)
                     document["rounds"] += [{"model": name, "drafter": drafters[name][0], **record} for record in found]
             except Exception as error:
-                fail("warpdraw", error)
+                fail(OURS, error)
             document["seconds"] = perf_counter() - begun
             save(document)
         del model, drafter
@@ -134,6 +119,10 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return document
+
+
+def _fail(failed: list[dict[str, Any]], place: dict[str, Any], method: str, error: Exception) -> None:
+    failed.append(place | {"method": method} | failure(error))
 
 
 def _with_cache(config: ModelConfig, slots: int, places: int, device: torch.device) -> tuple[Transformer, KVCache]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
@@ -14,8 +14,8 @@ from .gpu_clock import clock_of
 from .gpu_grid import QUICK, Sizes, grid
 from .gpu_jobs import COMBINED, COUPLED, EVERYTHING, JOINT, REJECTION, SOFTMAX, Point
 from .gpu_measure import Bench
-from .gpu_run import DROPPED, Save, Tell, bandwidth_record, chosen, device_record, dropped, on, title
-from .peers import COMPILED, COMPILED_EAGER, GPU_LOADERS, GPU_SPECULATORS, available, load_peers
+from .gpu_run import DROPPED, Options, Save, Tell, bandwidth_record, chosen, device_record, dropped, on, title
+from .peers import GPU_LOADERS, GPU_SPECULATORS, available, load_peers
 from .records import described
 
 COPY_BYTES, QUICK_COPY_BYTES = 2**30, 2**20
@@ -30,17 +30,6 @@ METHOD = {
     "floor": "the bytes that must be moved, over the bandwidth of a copy that is timed in turn with the methods",
     "verified": "our outputs against the CPU backend before and after timing; peers against the float64 reference",
 }
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is asked of a run: `only` picks the jobs with that text in their name, `seconds` is for the grid."""
-
-    device: str = "cuda"
-    quick: bool = False
-    compile: bool = True
-    only: str = ""
-    seconds: float = 240.0
 
 
 def run(options: Options, tell: Tell = lambda what, part: None, save: Save = lambda document: None) -> dict[str, Any]:
@@ -59,9 +48,7 @@ def _run(options: Options, device: torch.device, tell: Tell, save: Save) -> dict
     sizes = QUICK if options.quick else Sizes()
     places = chosen(grid(sizes), options.only, lambda place: place.point)
     tell("looking for peers", 0.0)
-    skipped = "--quick" if options.quick else "" if options.compile else "--no-compile"
-    without = dict.fromkeys((COMPILED, COMPILED_EAGER), f"skipped: {skipped}") if skipped else {}
-    peers, absent = load_peers(without, GPU_LOADERS)
+    peers, absent = load_peers(options.skip, GPU_LOADERS)
     speculators, others = available(GPU_SPECULATORS, {})
     absent |= others
     bench = Bench(

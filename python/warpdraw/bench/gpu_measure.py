@@ -19,6 +19,7 @@ from .gpu_grid import COPY, FLOOR, PLAIN, Place, goals_of, methods_of
 from .gpu_jobs import COMBINED, EVERYTHING, SOFTMAX, SPECULATIVE, Point, Pool, arguments, inputs_of
 from .gpu_methods import OURS, READ, TORCH_SOFTMAX, Bound, forced_paths, of_peer, ours, read, torch_softmax
 from .gpu_prediction import predicted_us
+from .gpu_run import failure
 from .gpu_speculation import PLAIN_DRAWS, of_speculator, our_verification, plain_draws
 from .harness import Timing
 from .peers import Peer, Speculator
@@ -145,9 +146,7 @@ class Bench:
                 self._fail(point, name, error)
 
     def _fail(self, point: Point, name: str, error: Exception) -> None:
-        kind = "not verified" if isinstance(error, NotVerified) else type(error).__name__
-        reason = (str(error).strip() or kind).splitlines()[0][:300]
-        self.failed.append(asdict(point) | {"method": name, "kind": kind, "reason": reason})
+        self.failed.append(asdict(point) | {"method": name} | failure(error))
 
     def _record(
         self,

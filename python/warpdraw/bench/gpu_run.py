@@ -1,10 +1,10 @@
-"""What the runs on a GPU have in common: the device, the choice of places, and what is said of both."""
+"""What the runs on a GPU have in common: options, the device, the choice of places, and what is said of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -12,12 +12,31 @@ import torch
 from ..backends import BackendError
 from .gpu_jobs import Point
 from .harness import Timing
+from .peers import COMPILED, COMPILED_EAGER
+from .verify import NotVerified
 
 DROPPED = "the time of the run was up: places are measured in the order of the grid, what matters most first"
 
 Tell = Callable[[str, float], None]
 Save = Callable[[dict[str, Any]], None]
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a run: `only` picks the jobs or models with that text in their name."""
+
+    device: str = "cuda"
+    quick: bool = False
+    compile: bool = True
+    only: str = ""
+    seconds: float = 240.0
+
+    @property
+    def skip(self) -> dict[str, str]:
+        """Peers that are not asked for, with the reason."""
+        reason = "--quick" if self.quick else "" if self.compile else "--no-compile"
+        return dict.fromkeys((COMPILED, COMPILED_EAGER), f"skipped: {reason}") if reason else {}
 
 
 @contextmanager
@@ -49,6 +68,12 @@ def title(point: Point) -> str:
 def dropped(points: Sequence[Point], reason: str) -> list[dict[str, Any]]:
     """The record of points that were not measured."""
     return [asdict(point) | {"reason": reason} for point in points]
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """The record of what went wrong."""
+    kind = "not verified" if isinstance(error, NotVerified) else type(error).__name__
+    return {"kind": kind, "reason": (str(error).strip() or kind).splitlines()[0][:300]}
 
 
 def bandwidth_record(bandwidths: Sequence[float]) -> dict[str, Any]:

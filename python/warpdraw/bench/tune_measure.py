@@ -14,6 +14,7 @@ from ..backends import launches
 from .gpu_clock import Clock, Run
 from .gpu_copy import Copy
 from .gpu_jobs import Point, inputs_of
+from .gpu_run import failure
 from .gpu_work import Work, our_work, poison
 from .harness import Timing
 from .tune_candidates import Candidate
@@ -52,9 +53,7 @@ class Tuner:
 
     def fail(self, point: Point, candidate: Candidate, error: Exception) -> None:
         """Record what went wrong."""
-        kind = "not verified" if isinstance(error, NotVerified) else type(error).__name__
-        reason = (str(error).strip() or kind).splitlines()[0][:300]
-        self.failed.append(asdict(point) | {"candidate": candidate.name, "kind": kind, "reason": reason})
+        self.failed.append(asdict(point) | {"candidate": candidate.name} | failure(error))
 
     def _tune(self, point: Point) -> None:
         work, forget = self.work_at(point)

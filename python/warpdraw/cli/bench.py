@@ -13,6 +13,7 @@ from ..bench.cpu import Options, run
 from ..bench.gpu_jobs import COMBINED
 from ..bench.gpu_methods import OURS as OURS_ON_GPU
 from ..bench.gpu_picture import gpu_picture
+from ..bench.gpu_run import Options as GpuOptions
 from ..bench.grid import SWEEP
 from ..bench.peers import Job
 from ..bench.picture import picture
@@ -24,6 +25,7 @@ from .bench_output import (
     PicturePath,
     Saver,
     advance,
+    check_gpu_run,
     check_picture,
     check_place,
     place,
@@ -34,7 +36,6 @@ from .bench_output import (
     write_json,
     write_picture,
 )
-from .device import device as device_of
 from .terminal import TASK, error_line, progress
 from .values import count, integer, number
 
@@ -180,17 +181,13 @@ def gpu(
 
     What has targets comes first. Peers are found by import: transformers, torch.compile, FlashInfer, sonic-sampler.
     """
-    if not seconds >= 0:
-        raise ValueError(f"seconds: expected at least 0, got {seconds}")
-    if device_of(device).type == "cpu" and not quick:
-        raise ValueError("device: expected a GPU, or cpu with --quick; warpdraw bench cpu measures a CPU")
-    check_place("json", json_path)
+    check_gpu_run(device, quick, seconds, json_path)
     check_picture(picture_path)
     if picture_path is not None and only not in COMBINED:
         raise ValueError(f"picture: expected no --only, or a part of {COMBINED!r}, got --only {only!r}")
     saver = Saver(json_path)
     with progress(1.0, "measuring") as bar:
-        options = bench_gpu.Options(device, quick, not no_compile, only, seconds)
+        options = GpuOptions(device, quick, not no_compile, only, seconds)
         result = bench_gpu.run(options, partial(show, bar), saver)
     if not write_json(json_path, result):
         print_gpu(result)

@@ -10,11 +10,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..bench.decode import Options, run
+from ..bench.decode import run
 from ..bench.gpu_jobs import DRAFTS
 from ..bench.gpu_methods import OURS
-from .bench_output import JsonPath, Saver, check_place, figure, print_begin, show, write_json
-from .device import device as device_of
+from ..bench.gpu_run import Options
+from .bench_output import JsonPath, Saver, check_gpu_run, figure, print_begin, show, write_json
 from .terminal import error_line, progress
 from .values import number
 
@@ -39,11 +39,7 @@ def decode(
 
     And rounds of speculation of the 8B and the 1.5B model, with drafts that are made to be accepted at given rates.
     """
-    if not seconds >= 0:
-        raise ValueError(f"seconds: expected at least 0, got {seconds}")
-    if device_of(device).type == "cpu" and not quick:
-        raise ValueError("device: expected a GPU, or cpu with --quick")
-    check_place("json", json_path)
+    check_gpu_run(device, quick, seconds, json_path)
     with progress(1.0, "measuring") as bar:
         result = run(Options(device, quick, not no_compile, only, seconds), partial(show, bar), Saver(json_path))
     if not write_json(json_path, result):

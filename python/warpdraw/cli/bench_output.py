@@ -16,6 +16,7 @@ from rich.text import Text
 from ..bench.goals import FASTER
 from ..bench.grid import SWEEP
 from ..bench.sample import OURS
+from .device import device as device_of
 from .terminal import TASK, json_text, stderr, stdout
 
 WIDTH_OF_FILES = 110
@@ -51,6 +52,15 @@ def check_place(name: str, path: str | None) -> None:
     """Raise ValueError unless a file may be written there."""
     if path not in (None, "-") and not (parent := Path(path).absolute().parent).is_dir():
         raise ValueError(f"{name}: expected a file in an existing folder, got {path!r} ({parent} is none)")
+
+
+def check_gpu_run(device: str, quick: bool, seconds: float, json_path: str | None) -> None:
+    """Raise ValueError unless these are options of a run on a GPU, or of a trial on the CPU."""
+    if not seconds >= 0:
+        raise ValueError(f"seconds: expected at least 0, got {seconds}")
+    if device_of(device).type == "cpu" and not quick:
+        raise ValueError("device: expected a GPU, or cpu with --quick; warpdraw bench cpu measures a CPU")
+    check_place("json", json_path)
 
 
 def check_picture(path: str | None) -> None:

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..bench.tune import Options, run
-from .bench_output import JsonPath, Saver, check_place, figure, place, print_begin, print_copy, show, write_json
-from .device import device as device_of
+from .bench_output import JsonPath, Saver, check_gpu_run, figure, place, print_begin, print_copy, show, write_json
 from .terminal import error_line, progress
 from .values import number
 
@@ -52,11 +51,7 @@ def tune(
     Verified first, bit for bit; cold caches, slow ones dropped in rounds. The rule, which calls follow by themselves,
     is beaten only by more than the spread. What matters most comes first.
     """
-    if not seconds >= 0:
-        raise ValueError(f"seconds: expected at least 0, got {seconds}")
-    if device_of(device).type == "cpu" and not quick:
-        raise ValueError("device: expected a GPU, or cpu with --quick, which tries the code")
-    check_place("json", json_path)
+    check_gpu_run(device, quick, seconds, json_path)
     with progress(1.0, "measuring") as bar:
         options = Options(device, quick, only, stages, seconds)
         result = run(options, partial(show, bar), Saver(json_path), stuck=partial(_give_up, json_path))
